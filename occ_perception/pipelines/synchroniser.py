@@ -1,0 +1,217 @@
+"""Brings the messages of several sensors together around an anchor camera. Bounded, and every drop has a reason.
+
+It looks only at stamps and never into a payload, so that messages are decoded once a set is complete.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from occ_perception.errors import ConfigurationError
+
+REASONS = {
+    "no_stamp": "the stamp is zero or negative",
+    "duplicate": "the sensor gave this stamp before",
+    "stamp_went_back": "the stamp is older than the sensor's last one",
+    "too_old": "it arrived after the set that it belongs to had gone out",
+    "no_match": "it waited, and no anchor came near it",
+    "overflow": "more waited than the queue holds",
+    "clock_jump": "it waited when the clock jumped back",
+}
+"""Why an item was dropped, by the key of `Synchroniser.drops`."""
+
+
+@dataclass(frozen=True)
+class SyncedSet:
+    """What the sensors gave around one anchor stamp.
+
+    Attributes:
+        stamp_ns: corrected stamp of the anchor.
+        payloads: by sensor, as pushed; always holds the anchor.
+        stamps_ns: by sensor, corrected by the sensor's offset.
+        missing: sensors that gave nothing near the anchor.
+        after_jump: the first set after the clock jumped back; whoever holds a state must reset it.
+    """
+
+    stamp_ns: int
+    payloads: Mapping[str, Any]
+    stamps_ns: Mapping[str, int]
+    missing: frozenset[str] = frozenset()
+    after_jump: bool = False
+
+
+@dataclass
+class _Queue:
+    offset_ns: int
+    last_ns: int | None = None
+    items: deque[tuple[int, Any]] = field(default_factory=deque)
+
+
+class Synchroniser:
+    """Matches every anchor item with the nearest item at hand of every other sensor.
+
+    A set goes out as soon as every other sensor has an item within the tolerance. It waits for the absent ones at
+    most `wait_s` of stamp time; a sensor that has been silent for `silent_s` is not waited for until it returns.
+    Every pushed item is used in one set, pending, or counted in `drops`.
+
+    Args:
+        anchor: the sensor whose stamps the results carry.
+        sensors: all other sensors.
+        tolerance_s: largest difference of corrected stamps within a set.
+        wait_s: how long an anchor waits for the others.
+        silent_s: silence after which a sensor counts as dead.
+        offsets_s: by sensor, added to its stamps (`time_offset_s` of the rig).
+        capacity: items that wait per sensor.
+        jump_back_s: a stamp further back than this is a jump of the clock, which drops everything that waits.
+    """
+
+    def __init__(
+        self,
+        anchor: str,
+        sensors: Sequence[str] = (),
+        *,
+        tolerance_s: float = 0.05,
+        wait_s: float = 0.05,
+        silent_s: float = 0.5,
+        offsets_s: Mapping[str, float] | None = None,
+        capacity: int = 8,
+        jump_back_s: float = 1.0,
+    ) -> None:
+        offsets = dict(offsets_s or {})
+        faults = [f"{name} must be positive, got {value}" for name, value in
+                  (("capacity", capacity), ("jump_back_s", jump_back_s)) if not value > 0]
+        faults += [f"{name} must not be negative, got {value}" for name, value in
+                   (("tolerance_s", tolerance_s), ("wait_s", wait_s), ("silent_s", silent_s)) if not value >= 0]
+        names = [anchor, *sensors]
+        faults += [f"sensor {name!r} is named twice" for name, count in Counter(names).items() if count > 1]
+        faults += [f"offset of unknown sensor {name!r}" for name in offsets if name not in names]
+        if faults:
+            raise ConfigurationError(faults, where="synchroniser")
+        self.anchor = anchor
+        self.drops: Counter[str] = Counter()
+        self.drops_by_sensor: Counter[tuple[str, str]] = Counter()
+        self.jumps = 0
+        self._tolerance_ns = round(tolerance_s * 1e9)
+        self._wait_ns = round(wait_s * 1e9)
+        self._silent_ns = round(silent_s * 1e9)
+        self._jump_ns = round(jump_back_s * 1e9)
+        self._capacity = capacity
+        self._queues = {name: _Queue(round(offsets.get(name, 0.0) * 1e9)) for name in names}
+        self._first_ns: int | None = None
+        self._now_ns = 0
+        self._emitted_ns: int | None = None
+        self._after_jump = False
+
+    @property
+    def pending(self) -> int:
+        """Number of items that wait."""
+        return sum(len(queue.items) for queue in self._queues.values())
+
+    def push(self, sensor: str, stamp_ns: int, payload: Any) -> list[SyncedSet]:
+        """Take one item and return the sets that are now complete, oldest first.
+
+        Raises:
+            ConfigurationError: a sensor that was not announced.
+        """
+        queue = self._queues.get(sensor)
+        if queue is None:
+            raise ConfigurationError([f"sensor {sensor!r} is unknown"], where="synchroniser",
+                                     fix=f"Announced: {', '.join(self._queues)}")
+        if stamp_ns <= 0:
+            self._drop(sensor, "no_stamp")
+            return []
+        stamp_ns += queue.offset_ns
+        if queue.last_ns is not None and stamp_ns <= queue.last_ns:
+            if queue.last_ns - stamp_ns < self._jump_ns:
+                self._drop(sensor, "duplicate" if stamp_ns == queue.last_ns else "stamp_went_back")
+                return []
+            self.reset()
+        queue.last_ns = stamp_ns
+        self._first_ns = stamp_ns if self._first_ns is None else self._first_ns
+        self._now_ns = max(self._now_ns, stamp_ns)
+        if self._comes_too_late(sensor, stamp_ns):
+            self._drop(sensor, "too_old")
+            return []
+        queue.items.append((stamp_ns, payload))
+        complete = self._collect(self._now_ns)
+        if len(queue.items) > self._capacity:
+            queue.items.popleft()
+            self._drop(sensor, "overflow")
+        return complete
+
+    def expire(self, now_ns: int) -> list[SyncedSet]:
+        """Sets whose waiting is over at `now_ns` (same clock as the stamps): for a timer, when all sensors are still."""
+        return self._collect(now_ns)
+
+    def flush(self) -> list[SyncedSet]:
+        """All sets that still wait, with what is at hand: for the end of a recording."""
+        return self._collect(None)
+
+    def reset(self) -> None:
+        """Drop everything that waits and forget all stamps; the next set says `after_jump`."""
+        for name, queue in self._queues.items():
+            self.drops["clock_jump"] += len(queue.items)
+            self.drops_by_sensor[name, "clock_jump"] += len(queue.items)
+            queue.items.clear()
+            queue.last_ns = None
+        self.drops += Counter()  # keeps only what was counted
+        self.drops_by_sensor += Counter()
+        self.jumps += 1
+        self._after_jump = True
+        self._first_ns = self._emitted_ns = None
+        self._now_ns = 0
+
+    def _drop(self, sensor: str, reason: str) -> None:
+        self.drops[reason] += 1
+        self.drops_by_sensor[sensor, reason] += 1
+
+    def _comes_too_late(self, sensor: str, stamp_ns: int) -> bool:
+        if self._emitted_ns is None or sensor == self.anchor:
+            return False
+        return stamp_ns < self._emitted_ns - self._tolerance_ns
+
+    def _collect(self, now_ns: int | None) -> list[SyncedSet]:
+        """Sets that are complete, or whose waiting is over at `now_ns` (None: all)."""
+        complete = []
+        anchors = self._queues[self.anchor].items
+        while anchors:
+            stamp_ns = anchors[0][0]
+            matches = {name: self._nearest(name, stamp_ns) for name in self._queues if name != self.anchor}
+            if now_ns is not None and now_ns - stamp_ns < self._wait_ns and any(
+                match is None and self._may_come(name, stamp_ns) for name, match in matches.items()
+            ):
+                break
+            complete.append(self._emit(matches))
+        return complete
+
+    def _nearest(self, sensor: str, stamp_ns: int) -> int | None:
+        """Position in the sensor's queue of the item nearest to `stamp_ns`, or None beyond the tolerance."""
+        items = self._queues[sensor].items
+        best = min(range(len(items)), key=lambda i: abs(items[i][0] - stamp_ns), default=None)
+        return best if best is not None and abs(items[best][0] - stamp_ns) <= self._tolerance_ns else None
+
+    def _may_come(self, sensor: str, stamp_ns: int) -> bool:
+        """Whether an item near `stamp_ns` can still be hoped for."""
+        last_ns = self._queues[sensor].last_ns
+        if last_ns is None:  # never heard: hoped for only while the stream is young
+            return self._first_ns is not None and stamp_ns - self._first_ns <= self._silent_ns
+        return last_ns < stamp_ns + self._tolerance_ns and stamp_ns - last_ns <= self._silent_ns
+
+    def _emit(self, matches: Mapping[str, int | None]) -> SyncedSet:
+        stamp_ns, payload = self._queues[self.anchor].items.popleft()
+        payloads, stamps = {self.anchor: payload}, {self.anchor: stamp_ns}
+        for name, match in matches.items():
+            items = self._queues[name].items
+            older = match if match is not None else sum(1 for item in items if item[0] < stamp_ns - self._tolerance_ns)
+            for _ in range(older):  # later anchors are newer still: these have no chance any more
+                items.popleft()
+                self._drop(name, "no_match")
+            if match is not None:
+                stamps[name], payloads[name] = items.popleft()
+        self._emitted_ns = stamp_ns
+        after_jump, self._after_jump = self._after_jump, False
+        missing = frozenset(name for name, match in matches.items() if match is None)
+        return SyncedSet(stamp_ns, payloads, stamps, missing, after_jump)
