@@ -1,0 +1,217 @@
+"""Publishes a bag in its own time. Messages stay serialised, so that playing costs next to nothing."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import struct
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import rclpy
+from rclpy.duration import Duration
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.utilities import remove_ros_args
+from rosgraph_msgs.msg import Clock
+
+from occ_perception.errors import OccPerceptionError, RecordingError
+from occ_perception.recordings.bag import BagReader
+from occ_perception.ros import qos
+from occ_perception.ros.environment import use_transport_profile
+from occ_perception.ros.messages import message_class
+
+_LATCHED_TOPICS = frozenset({"/tf_static"})
+_SECOND_NS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Maps times of the bag to times of the wall: `start_ns` of the bag is played at `wall_ns`."""
+
+    start_ns: int
+    wall_ns: int
+    rate: float
+
+    def wall(self, bag_ns: int) -> int:
+        """Wall time at which `bag_ns` is due, nanoseconds."""
+        return self.wall_ns + round((bag_ns - self.start_ns) / self.rate)
+
+    def bag(self, wall_ns: int) -> int:
+        """Bag time that is due at `wall_ns`, nanoseconds."""
+        return self.start_ns + round((wall_ns - self.wall_ns) * self.rate)
+
+
+def restamped(data: bytes, timeline: Timeline) -> bytes:
+    """A serialised message whose first field is a header, with its stamp moved to wall time."""
+    order = "<" if data[1] & 1 else ">"
+    seconds, nanoseconds = struct.unpack_from(f"{order}iI", data, 4)
+    stamp_ns = timeline.wall(seconds * _SECOND_NS + nanoseconds)
+    patched = bytearray(data)
+    struct.pack_into(f"{order}iI", patched, 4, *divmod(stamp_ns, _SECOND_NS))
+    return bytes(patched)
+
+
+def _begins_with_header(cls: Any) -> bool:
+    return next(iter(cls.get_fields_and_field_types().values()), "") == "std_msgs/Header"
+
+
+class Player:
+    """Plays one bag through the publishers of `node`.
+
+    Topic names lose their leading slash, so that a namespace given to the node moves the whole robot.
+
+    Args:
+        node: whose publishers are used; nobody needs to spin it.
+        reader: an open bag.
+        topics: which topics to play; None plays all whose message package is installed.
+        rate: 2.0 plays twice as fast.
+        restamp: move header stamps to wall time, as if the sensors were alive now.
+        clock_hz: publish /clock with the bag's time at this rate; 0 does not.
+    """
+
+    def __init__(self, node: Node, reader: BagReader, *, topics: Sequence[str] | None = None, rate: float = 1.0,
+                 restamp: bool = False, clock_hz: float = 0.0) -> None:
+        if not (math.isfinite(rate) and rate > 0):
+            raise RecordingError(f"rate must be positive, got {rate}", where="player")
+        if restamp and clock_hz > 0:
+            raise RecordingError("restamped messages live in wall time, a /clock in the bag's", where="player",
+                                 fix="Ask for one of the two")
+        self.published = 0
+        self.loops = 0
+        self._reader, self._rate, self._clock_hz = reader, rate, clock_hz
+        self._stop = threading.Event()
+        reader.require(topics or ())
+        self._publishers: dict[str, Any] = {}
+        self._restamped: set[str] = set()
+        for topic, type_name in sorted(reader.topics.items()):
+            if topics is not None and topic not in topics:
+                continue
+            try:
+                cls = message_class(type_name)
+            except (ImportError, AttributeError):
+                node.get_logger().warning(f"{topic} is not played: {type_name} is not installed here")
+                continue
+            profile = qos.LATCHED if topic in _LATCHED_TOPICS else qos.PLAYBACK
+            self._publishers[topic] = node.create_publisher(cls, topic.lstrip("/"), profile)
+            if restamp and _begins_with_header(cls):
+                self._restamped.add(topic)
+        if not self._publishers:
+            raise RecordingError("nothing in it can be played", where=str(reader.path))
+        self._clock = node.create_publisher(Clock, "/clock", 10) if clock_hz > 0 else None
+
+    def stop(self) -> None:
+        """Make `play` return soon; may be called from any thread."""
+        self._stop.set()
+
+    def wait_for_subscribers(self, topics: Sequence[str], timeout_s: float) -> None:
+        """Return when every one of `topics` has a subscriber.
+
+        Raises:
+            RecordingError: some had none within `timeout_s`.
+        """
+        if unplayed := sorted(set(topics) - self._publishers.keys()):
+            raise RecordingError(f"{', '.join(unplayed)} is not played", where="player",
+                                 fix="Wait only for topics that are played")
+        deadline = time.monotonic() + timeout_s
+        missing = list(topics)
+        while missing and not self._stop.is_set():
+            missing = [topic for topic in missing if self._publishers[topic].get_subscription_count() == 0]
+            if missing and time.monotonic() > deadline:
+                raise RecordingError(f"nobody subscribed to {', '.join(missing)} within {timeout_s:g} s",
+                                     where="player", fix="Start the readers first, or check their topic names")
+            if missing:
+                self._stop.wait(0.02)
+
+    def play(self, loop: bool = False) -> None:
+        """Publish everything once, or again and again; returns at the end or after `stop`."""
+        while not self._stop.is_set():
+            self._play_once()
+            self.loops += 1
+            if not loop:
+                break
+        for publisher in self._publishers.values():
+            publisher.wait_for_all_acked(Duration(seconds=1.0))
+
+    def _play_once(self) -> None:
+        timeline = Timeline(self._reader.start_ns, time.time_ns(), self._rate)
+        for topic, due_ns, data in self._due(timeline):
+            if not self._wait_until(timeline.wall(due_ns), timeline):
+                return
+            self._publishers[topic].publish(restamped(data, timeline) if topic in self._restamped else bytes(data))
+            self.published += 1
+        # A loop begins again after the usual pause between two messages of the slowest kind.
+        self._wait_until(timeline.wall(self._reader.start_ns + self._reader.duration_ns) + _SECOND_NS // 10, timeline)
+
+    def _due(self, timeline: Timeline) -> Iterator[tuple[str, int, bytes]]:
+        for topic, time_ns, _, data in self._reader.raw_messages(list(self._publishers)):
+            yield topic, time_ns, data
+
+    def _wait_until(self, wall_ns: int, timeline: Timeline) -> bool:
+        """Wait for a wall time, publishing the clock meanwhile; False when playing was stopped."""
+        tick_ns = round(_SECOND_NS / self._clock_hz) if self._clock_hz > 0 else None
+        while (now_ns := time.time_ns()) < wall_ns:
+            until_ns = wall_ns if tick_ns is None else min(wall_ns, now_ns + tick_ns)
+            if self._stop.wait((until_ns - now_ns) / _SECOND_NS):
+                return False
+            self._tick(timeline)
+        self._tick(timeline)
+        return not self._stop.is_set()
+
+    def _tick(self, timeline: Timeline) -> None:
+        if self._clock is None:
+            return
+        seconds, nanoseconds = divmod(timeline.bag(time.time_ns()), _SECOND_NS)
+        message = Clock()
+        message.clock.sec, message.clock.nanosec = seconds, nanoseconds
+        self._clock.publish(message)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Command line of the player."""
+    result = argparse.ArgumentParser(prog="occ_player", description="Publish a bag in its own time.")
+    result.add_argument("bag", help="rosbag2 folder, .mcap or .db3 file")
+    result.add_argument("--topics", nargs="+", metavar="TOPIC", help="play only these (default: all)")
+    result.add_argument("--rate", type=float, default=1.0, help="2.0 plays twice as fast (default 1.0)")
+    result.add_argument("--loop", action="store_true", help="begin again at the end")
+    result.add_argument("--restamp", action="store_true", help="move header stamps to now, as living sensors would")
+    result.add_argument("--clock", type=float, default=0.0, metavar="HZ", help="publish /clock with the bag's time")
+    result.add_argument("--wait-for", nargs="+", default=[], metavar="TOPIC",
+                        help="begin when each of these topics of the bag has a subscriber")
+    result.add_argument("--timeout", type=float, default=30.0, help="longest wait for subscribers, seconds")
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of `occ_player`; exit status 0 when the bag was played or playing was interrupted."""
+    argv = list(sys.argv if arguments is None else ["occ_player", *arguments])
+    options = parser().parse_args(remove_ros_args(argv)[1:])
+    use_transport_profile()
+    rclpy.init(args=argv)
+    node = Node("bag_player")
+    try:
+        with BagReader(options.bag) as reader:
+            reader.require(options.wait_for)
+            player = Player(node, reader, topics=options.topics, rate=options.rate, restamp=options.restamp,
+                            clock_hz=options.clock)
+            node.context.on_shutdown(player.stop)
+            player.wait_for_subscribers(options.wait_for, options.timeout)
+            player.play(options.loop)
+            node.get_logger().info(f"played {player.published} messages of {options.bag}")
+        return 0
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return 0
+    except OccPerceptionError as error:
+        node.get_logger().fatal(str(error))
+        return 1
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

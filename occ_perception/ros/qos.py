@@ -1,0 +1,25 @@
+"""Quality of service of every topic: inputs take what any driver offers, outputs are reliable and never pile up."""
+
+from __future__ import annotations
+
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+
+def _profile(depth: int, reliability: ReliabilityPolicy, durability: DurabilityPolicy) -> QoSProfile:
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=reliability, durability=durability)
+
+
+SENSOR_INPUT = _profile(1, ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE)
+"""Images, clouds and camera_info: the newest is enough, and best effort matches reliable publishers as well."""
+
+ODOMETRY_INPUT = _profile(50, ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE)
+"""Odometry is small and interpolated, so a burst is kept."""
+
+OUTPUT = _profile(1, ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE)
+"""Results: every reader gets the newest, a slow one cannot make a queue grow."""
+
+LATCHED = _profile(1, ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
+"""What is said once and holds: label names, static transforms."""
+
+PLAYBACK = _profile(10, ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE)
+"""What the player publishes: both reliable and best-effort readers match."""
