@@ -103,7 +103,8 @@ class SensorFrame:
 
     def sensor_stamps_ns(self) -> dict[str, int]:
         """Stamp of every sensor that went into this frame."""
-        return {name: item.stamp_ns for name, item in [*self.images.items(), *self.clouds.items()]}
+        stamps = {name: image.stamp_ns for name, image in self.images.items()}
+        return stamps | {name: cloud.stamp_ns for name, cloud in self.clouds.items()}
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ class FlowField:
 
 @dataclass(frozen=True)
 class TrackedInstance:
-    """One thing over time, in the grid's frame. `T_grid_object` [4, 4] box centre; `size_m` [3] length, width, height."""
+    """One thing over time in the grid frame: `T_grid_object` [4, 4] is its box centre, `size_m` [3] along its axes."""
 
     track_id: int
     label: int
@@ -198,7 +199,7 @@ class TrackedInstance:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Waypoints of the base in the grid's frame: `positions_m` float32 [T, 2] (x, y), `times_s` float32 [T] from `stamp_ns`."""
+    """Waypoints of the base in the grid frame: `positions_m` float32 [T, 2]; `times_s` float32 [T] from `stamp_ns`."""
 
     stamp_ns: int
     positions_m: NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""Cameras: a lens model, an image size and a field of view. Points are in the optical frame (x right, y down, z forward).
+"""Cameras: a lens model, an image size, a field of view. Points are in the optical frame (x right, y down, z forward).
 
 An integer pixel is a pixel's centre. Depth is always range along the ray, so that 190 degree lenses have one.
 """

@@ -85,10 +85,10 @@ class VoxelGridSpec:
         if points.shape[-1:] != (3,):
             raise ShapeError(f"points must be [..., 3], got {points.shape}", where="VoxelGridSpec.index")
         scaled = (points - self.minimum_m) / self.cell
-        finite = np.isfinite(scaled).all(-1)
+        finite = np.asarray(np.isfinite(scaled).all(-1))
         cells = np.floor(np.where(finite[..., None], scaled, -1)).astype(np.int64)
         inside = finite & (cells >= 0).all(-1) & (cells < self.shape).all(-1)
-        return cells, inside
+        return cells, np.asarray(inside)
 
     def flatten(self, cells: ArrayLike) -> NDArray[np.int64]:
         """Flat message index of cells [..., 3] (x fastest)."""

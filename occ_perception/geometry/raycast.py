@@ -30,7 +30,7 @@ def _enter(o: Any, d: Any, shape: Any) -> tuple[float, float]:
 
 
 @lens.jit
-def _walk(opaque: Any, o: Any, d: Any, limit: float, seen: Any, mark: bool, cell: Any) -> float:
+def _walk(opaque: Any, o: Any, d: Any, limit: float, seen: Any, mark: bool, cell: Any) -> Any:
     """Walk until an opaque cell or `limit`; mark the cells met. Returns the entry distance of the hit or -1."""
     shape = opaque.shape
     near, far = _enter(o, d, shape)
@@ -133,7 +133,8 @@ def _visible(opaque: Any, origin: Any, seen: Any) -> None:
                     side = 1 if origin[a] > at + 1 else (-1 if origin[a] < at else 0)
                     if side == 0:
                         continue
-                    jx, jy, jz = ix + (side if a == 0 else 0), iy + (side if a == 1 else 0), iz + (side if a == 2 else 0)
+                    jx, jy = ix + (side if a == 0 else 0), iy + (side if a == 1 else 0)
+                    jz = iz + (side if a == 2 else 0)
                     if 0 <= jx < nx and 0 <= jy < ny and 0 <= jz < nz and opaque[jx, jy, jz]:
                         continue
                     target[0], target[1], target[2] = ix + 0.5, iy + 0.5, iz + 0.5

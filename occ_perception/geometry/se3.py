@@ -1,4 +1,4 @@
-"""Rigid motions as float64 [4, 4] matrices. `T_a_b` maps points of b into a; quaternions are xyzw here and everywhere."""
+"""Rigid motions as float64 [4, 4] matrices: `T_a_b` maps points of b into a. Quaternions are xyzw."""
 
 from __future__ import annotations
 

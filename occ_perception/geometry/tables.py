@@ -40,7 +40,7 @@ class RangeBins:
 
     def centres_m(self) -> NDArray[np.float64]:
         """Ranges at the middle of the bins, [count]."""
-        return self.minimum_m + (np.arange(self.count) + 0.5) * self.step_m
+        return np.asarray(self.minimum_m + (np.arange(self.count) + 0.5) * self.step_m, np.float64)
 
     def index(self, range_m: NDArray[Any]) -> NDArray[np.int32]:
         """Bin of each range; ranges beyond the ends fall into the first and last bin."""
@@ -223,7 +223,7 @@ def coverage(cameras: Sequence[MountedCamera], grid: VoxelGridSpec,
     nearest = min(cameras, key=lambda m: m.camera.width).camera
     table = projection_table(cameras, coarse, RangeBins(0.0, 1.0, 1.0), (nearest.height // 4, nearest.width // 4),
                              T_grid_base=T_grid_base)
-    seen = (table.weights > 0).any(axis=0).reshape(coarse.shape[::-1])
+    seen = np.asarray((table.weights > 0).any(axis=0)).reshape(coarse.shape[::-1])
     for axis, step in enumerate(reversed(steps)):
         seen = np.repeat(seen, step, axis=axis) if step > 1 else seen
     return seen.transpose()
