@@ -1,0 +1,113 @@
+"""The deployed graph of WalkOCC: uint8 images and tables in, final grids out; equal in value to the network.
+
+It rearranges what is slow in onnxruntime: batch normalisation is folded into weights, the two parts of a lifted
+sample are never concatenated, and classes are compared in the layout in which the last convolution leaves them.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from occ_perception.networks.lifting import EXTRA_CHANNELS
+from occ_perception.networks.walkocc import WalkOcc
+
+
+class WalkOccGraph(nn.Module):
+    """`WalkOcc` for one frame, ready to be exported. The given network is copied and left as it is."""
+
+    def __init__(self, network: WalkOcc) -> None:
+        super().__init__()
+        self.network = fold_batch_norm(network)
+        self.collapse = OneFrameLift(network)
+        compare_with_free(self.network.occupancy.last, network.occupancy.classes)
+
+    def forward(self, images: Tensor, rows: Tensor, bins: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One frame.
+
+        Args:
+            images: uint8 RGB [cameras, H, W, 3].
+            rows, bins, weights: the projection table, [hits, S], int32, int32 and float32.
+
+        Returns:
+            `labels` uint8 [nz, ny, nx], `confidence` uint8 [nz, ny, nx] = 255 P(occupied), `waypoints` [10, 2].
+        """
+        network = self.network
+        view = network.view(network.encode(images))
+        depth = network.depth(view).permute(0, 2, 3, 1).flatten(0, 2).softmax(1)
+        context = network.context(view).permute(0, 2, 3, 1).flatten(0, 2)
+        bev = network.bev(self.collapse(context, depth, rows, bins, weights))
+        head = network.occupancy
+        columns = head.last(head.hidden(bev)).squeeze(0).permute(1, 2, 0)
+        labels, confidence = decide(columns.unflatten(2, (head.classes, head.heights)))
+        return labels, confidence, network.trajectory(bev).squeeze(0)
+
+
+def decide(margins: Tensor) -> tuple[Tensor, Tensor]:
+    """The most likely class and P(occupied) in 255ths, both uint8 [nz, ny, nx].
+
+    `margins` [ny, nx, K, nz] are logits minus the logit of free, so that P(free) = 1 / sum(exp(margins)): no maximum
+    is needed against overflow, since an infinite sum is the right P(free) of 0.
+    """
+    labels = margins.argmax(2).to(torch.uint8)
+    confidence = 255.0 - 255.0 / margins.exp().sum(2)
+    return labels.permute(2, 0, 1), confidence.round().to(torch.uint8).permute(2, 0, 1)
+
+
+class OneFrameLift(nn.Module):
+    """`LiftToBev` of one frame: features and depth terms meet their own weights, one matrix product each."""
+
+    def __init__(self, network: WalkOcc) -> None:
+        super().__init__()
+        lift = network.lift
+        norm = cast(nn.BatchNorm2d, lift.norm[0])
+        scale = (norm.weight / torch.sqrt(cast(Tensor, norm.running_var) + norm.eps)).detach()
+        self.bias = nn.Parameter((norm.bias - cast(Tensor, norm.running_mean) * scale).detach())
+        self.size = lift.size
+        weight = (lift.collapse.weight.detach() * scale[:, None]).unflatten(1, (lift.size[2], -1))
+        parts = weight.split([weight.shape[2] - EXTRA_CHANNELS, EXTRA_CHANNELS], dim=2)
+        self.of_features, self.of_depth = (nn.Parameter(part.flatten(1).t().contiguous()) for part in parts)
+
+    def forward(self, context: Tensor, depth: Tensor, rows: Tensor, bins: Tensor, weights: Tensor) -> Tensor:
+        """`context` [P, C], `depth` [P, D], tables [hits, S] in message order; returns [1, bev_channels, ny, nx]."""
+        nx, ny, nz = self.size
+        rows, bins, weights = (t.unflatten(1, (nz, ny * nx)).transpose(1, 2).flatten(1) for t in (rows, bins, weights))
+        index = (rows * depth.shape[1] + bins).flatten()
+        at_or_beyond = depth @ torch.ones(depth.shape[1], depth.shape[1]).tril()
+        at_bin = depth.flatten().index_select(0, index).view_as(weights) * weights
+        open_ray = at_or_beyond.flatten().index_select(0, index).view_as(weights) * weights
+        features = F.embedding(rows, context) * at_bin.unsqueeze(-1)
+        terms = torch.stack([at_bin, open_ray], -1)
+        # Hits are summed behind the products, where they are a quarter of the size.
+        bev = self.project(features, self.of_features) + self.project(terms, self.of_depth) + self.bias
+        return F.relu(bev).t().unflatten(1, (ny, nx))[None]
+
+    def project(self, samples: Tensor, weight: Tensor) -> Tensor:
+        """Samples [hits, ny nx nz, c] times weight [nz c, bev_channels], summed over the hits."""
+        nx, ny, _ = self.size
+        return (samples.unflatten(1, (ny * nx, -1)).flatten(2) @ weight).sum(0)
+
+
+def compare_with_free(last: nn.Conv2d, classes: int) -> None:
+    """Make the last convolution give each class's logit minus that of free (class 0), in place."""
+    with torch.no_grad():
+        for parameter in (last.weight, cast(Tensor, last.bias)):
+            by_class = parameter.unflatten(0, (classes, -1))
+            by_class -= by_class[:1].clone()
+
+
+def fold_batch_norm(network: WalkOcc) -> WalkOcc:
+    """A copy in evaluation mode whose batch normalisations are folded into the convolutions before them."""
+    folded = copy.deepcopy(network).eval()
+    for module in folded.modules():
+        if isinstance(module, nn.Sequential):
+            for i in range(len(module) - 1):
+                conv, norm = module[i], module[i + 1]
+                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    module[i], module[i + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
+    return folded
