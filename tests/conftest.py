@@ -1,0 +1,47 @@
+"""Options of the whole test run, and what happens to test modules that import something not installed here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+OPTIONAL = {
+    "torch": "the train requirements",
+    "onnx": "the train requirements",
+    "onnxscript": "the train requirements",
+    "safetensors": "the train requirements",
+    "embreex": "the train requirements",
+    "trimesh": "the train requirements",
+    "rclpy": "ROS 2 (scripts/with_ros)",
+    "occ_perception_msgs": "the built workspace (scripts/with_ros)",
+    "psutil": "the dev requirements",
+}
+"""What a robot or a machine without ROS lacks, and where it comes from."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--complete", action="store_true", help="everything is installed: a missing module is an error, not a skip"
+    )
+
+
+class TestModule(pytest.Module):
+    """A test module that is skipped as a whole where it imports an optional package that is not installed."""
+
+    __test__ = False
+
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        try:
+            return super().collect()
+        except self.CollectError as error:
+            cause = error.__cause__
+            name = (cause.name or "").partition(".")[0] if isinstance(cause, ModuleNotFoundError) else ""
+            if name not in OPTIONAL or self.config.getoption("complete"):
+                raise
+            pytest.skip(f"needs {name}, which comes with {OPTIONAL[name]}", allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module:
+    return TestModule.from_parent(parent, path=module_path)
