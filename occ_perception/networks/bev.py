@@ -1,0 +1,84 @@
+"""What happens in the bird's-eye view: the residual U-shape, the channel-to-height head and the trajectory head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from occ_perception.networks.backbone import ResidualBlock, conv_bn
+
+
+class BevEncoder(nn.Module):
+    """A residual U-shape: one block per scale on the way down, one fusing convolution per scale on the way up."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.first = ResidualBlock(channels[0], channels[0])
+        pairs = list(pairwise(channels))
+        self.down = nn.ModuleList(
+            nn.Sequential(conv_bn(fine, coarse, 3, 2), ResidualBlock(coarse, coarse)) for fine, coarse in pairs
+        )
+        self.reduce = nn.ModuleList(conv_bn(coarse, fine, 1, relu=False) for fine, coarse in pairs)
+        self.fuse = nn.ModuleList(conv_bn(fine, fine) for fine, _ in pairs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, channels[0], ny, nx] to the same shape."""
+        x = self.first(x)
+        scales = [x]
+        for down in self.down:
+            scales.append(down(scales[-1]))
+        x = scales.pop()
+        for reduce, fuse in zip(self.reduce[::-1], self.fuse[::-1], strict=True):
+            fine = scales.pop()
+            x = fuse(fine + functional.interpolate(reduce(x), size=fine.shape[-2:], mode="nearest"))
+        return x
+
+
+class ChannelToHeight(nn.Module):
+    """FlashOcc's occupancy head: 3x3 convolution, then per column C -> 2C -> classes * heights."""
+
+    def __init__(self, inputs: int, classes: int, heights: int, *, softplus: bool) -> None:
+        super().__init__()
+        self.classes, self.heights = classes, heights
+        self.hidden = nn.Sequential(
+            conv_bn(inputs, inputs), nn.Conv2d(inputs, 2 * inputs, 1), nn.Softplus() if softplus else nn.ReLU()
+        )
+        self.last = nn.Conv2d(2 * inputs, classes * heights, 1)
+
+    def forward(self, bev: Tensor) -> Tensor:
+        """[B, inputs, ny, nx] to logits [B, classes, nz, ny, nx]."""
+        logits: Tensor = self.last(self.hidden(bev))
+        batch, _, ny, nx = logits.shape
+        return logits.view(batch, self.classes, self.heights, ny, nx)
+
+    def set_prior(self, frequencies: Tensor) -> None:
+        """Start from the frequencies [classes, nz] of the labels at each height instead of from chance."""
+        with torch.no_grad():
+            self.last.bias.copy_(frequencies.clamp(min=1e-6).log().flatten())  # type: ignore[union-attr]
+            self.last.weight.mul_(0.1)
+
+
+class TrajectoryHead(nn.Module):
+    """WalkOCC A.1: two 3x3 convolutions (the second of stride 2), 4x4 pooling and a three-layer MLP."""
+
+    def __init__(self, inputs: int, channels: int, size: tuple[int, int], waypoints: int) -> None:
+        super().__init__()
+        self.waypoints = waypoints
+        self.convolutions = nn.Sequential(conv_bn(inputs, channels), conv_bn(channels, channels, 3, 2))
+        # Windows of one fixed size stand for adaptive pooling, which exporters only take when the size divides.
+        halved = [(count + 1) // 2 for count in size]
+        stride = [count // 4 for count in halved]
+        kernel = [count - 3 * step for count, step in zip(halved, stride, strict=True)]
+        self.pool = nn.AvgPool2d((kernel[0], kernel[1]), (stride[0], stride[1]))
+        self.mlp = nn.Sequential(
+            nn.Linear(16 * channels, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 2 * waypoints)
+        )
+
+    def forward(self, bev: Tensor) -> Tensor:
+        """[B, inputs, ny, nx] to waypoints [B, waypoints, 2], metres, x forward and y left."""
+        waypoints: Tensor = self.mlp(self.pool(self.convolutions(bev)).flatten(1))
+        return waypoints.view(-1, self.waypoints, 2)
