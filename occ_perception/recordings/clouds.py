@@ -1,4 +1,4 @@
-"""PointCloud2 messages of any field layout to clouds of valid points with their times."""
+"""Point records of any field layout, from PointCloud2 messages or files, to clouds of valid points with their times."""
 
 from __future__ import annotations
 
@@ -29,30 +29,36 @@ def decode_points(msg: Any, lidar: str) -> PointCloud:
     Raises:
         BadMessage: `missing_field`, `wrong_size`, `unknown_field_type` or `empty_cloud`.
     """
-    records = _records(msg, lidar)
-    try:
-        x, y, z = (records[axis].astype(np.float32) for axis in "xyz")
-        points = np.stack([x, y, z], axis=-1)
-    except (KeyError, ValueError) as error:
-        raise BadMessage("missing_field", f"fields are {records.dtype.names}, without x, y and z",
-                         where=f"cloud of {lidar}") from error
-    keep = np.isfinite(x + y + z) & ((x != 0) | (y != 0) | (z != 0))  # three times faster than along the last axis
     stamp_ns = msg.header.stamp.sec * 1_000_000_000 + msg.header.stamp.nanosec
+    return from_records(_records(msg, lidar), lidar, int(stamp_ns))
+
+
+def from_records(records: NDArray[Any], lidar: str, stamp_ns: int) -> PointCloud:
+    """The valid points of a flat structured array with fields x, y, z and perhaps an intensity and a time.
+
+    Raises:
+        BadMessage: `missing_field` or `empty_cloud`.
+    """
+    where = f"cloud of {lidar}"
     names = records.dtype.names or ()
+    if missing := [axis for axis in "xyz" if axis not in names]:
+        raise BadMessage("missing_field", f"no field {', '.join(missing)} among {', '.join(names)}", where=where)
+    x, y, z = (records[axis].astype(np.float32) for axis in "xyz")
+    keep = np.isfinite(x + y + z) & ((x != 0) | (y != 0) | (z != 0))  # three times faster than along the last axis
+    intensity_field = next((name for name in INTENSITY_FIELDS if name in names), None)
     time_field = next((name for name in TIME_FIELDS if name in names), None)
     times = None if time_field is None else records[time_field]
     if times is not None:
         keep &= np.isfinite(times)
     if not keep.any():
-        raise BadMessage("empty_cloud", f"none of {len(points)} points is a valid return", where=f"cloud of {lidar}",
+        raise BadMessage("empty_cloud", f"none of {len(records)} points is a valid return", where=where,
                          fix="Check the LiDAR and its driver.")
-    intensity_field = next((name for name in INTENSITY_FIELDS if name in names), None)
     return PointCloud(
         lidar=lidar,
-        stamp_ns=int(stamp_ns),
-        points_m=points[keep],
+        stamp_ns=stamp_ns,
+        points_m=np.stack([x, y, z], axis=-1)[keep],
         intensity=None if intensity_field is None else records[intensity_field][keep].astype(np.float32),
-        time_ns=None if times is None else relative_times_ns(times[keep], int(stamp_ns)),
+        time_ns=None if times is None else relative_times_ns(times[keep], stamp_ns),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -105,7 +106,7 @@ def _decode_raw(msg: Any) -> Pixels:
 def _by_cv_bridge(msg: Any) -> Pixels:
     """The few encodings we do not read, where a ROS installation brings cv_bridge."""
     try:
-        from cv_bridge import CvBridge, CvBridgeError  # type: ignore[import-not-found]
+        bridge = importlib.import_module("cv_bridge")  # by name: this package must not depend on ROS
     except (ImportError, AttributeError) as error:  # AttributeError: a cv_bridge built for another numpy
         raise BadMessage(
             "unknown_encoding", f"encoding {msg.encoding!r}", where="image",
@@ -113,7 +114,7 @@ def _by_cv_bridge(msg: Any) -> Pixels:
             f"{sys.version_info.major}.{sys.version_info.minor}.",
         ) from error
     try:
-        return np.ascontiguousarray(CvBridge().imgmsg_to_cv2(msg, "rgb8"), np.uint8)
-    except CvBridgeError as error:
+        return np.ascontiguousarray(bridge.CvBridge().imgmsg_to_cv2(msg, "rgb8"), np.uint8)
+    except bridge.CvBridgeError as error:
         raise BadMessage("unknown_encoding", f"encoding {msg.encoding!r} ({error})", where="image",
                          fix=f"Publish one of {', '.join(ENCODINGS)}.") from error
