@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from occ_perception.errors import ConfigurationError, ManifestError
 from occ_perception.geometry.grid import VoxelGridSpec
+from occ_perception.geometry.tables import RangeBins
 from occ_perception.taxonomy import TAXONOMIES
 
 MANIFEST_NAME = "manifest.yaml"
@@ -47,7 +48,11 @@ class RangeBinsSpec(_Part):
 
     minimum_m: float
     maximum_m: float
-    step_m: float = Field(gt=0)
+    step_m: float
+
+    def bins(self) -> RangeBins:
+        """The bins themselves; raises ConfigurationError where the numbers make none."""
+        return RangeBins(self.minimum_m, self.maximum_m, self.step_m)
 
 
 class TensorSpec(_Part):
@@ -217,6 +222,10 @@ def _inconsistencies(manifest: Manifest) -> list[str]:
             shapes["labels"] = shapes["confidence"] = spec.shape[::-1]
         else:
             shapes["rows"] = shapes["bins"] = shapes["weights"] = ("hits", spec.size)
+    try:
+        manifest.range_bins.bins()
+    except ConfigurationError as error:
+        faults += [f"range_bins: {fault}" for fault in error.faults]
     shapes["images"] = ("cameras", *manifest.image_size, 3)
     if "trajectory" in manifest.tasks:
         shapes["waypoints"] = (len(manifest.waypoint_times_s), 2)

@@ -11,7 +11,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from occ_perception.networks.lifting import EXTRA_CHANNELS
@@ -44,7 +43,7 @@ class WalkOccGraph(nn.Module):
         bev = network.bev(self.collapse(context, depth, rows, bins, weights))
         head = network.occupancy
         columns = head.last(head.hidden(bev)).squeeze(0).permute(1, 2, 0)
-        labels, confidence = decide(columns.unflatten(2, (head.classes, head.heights)))
+        labels, confidence = decide(columns.reshape(*columns.shape[:2], head.classes, head.heights))
         return labels, confidence, network.trajectory(bev).squeeze(0)
 
 
@@ -69,35 +68,35 @@ class OneFrameLift(nn.Module):
         scale = (norm.weight / torch.sqrt(cast(Tensor, norm.running_var) + norm.eps)).detach()
         self.bias = nn.Parameter((norm.bias - cast(Tensor, norm.running_mean) * scale).detach())
         self.size = lift.size
-        weight = (lift.collapse.weight.detach() * scale[:, None]).unflatten(1, (lift.size[2], -1))
-        parts = weight.split([weight.shape[2] - EXTRA_CHANNELS, EXTRA_CHANNELS], dim=2)
+        weight = (lift.collapse.weight.detach() * scale[:, None]).reshape(len(scale), lift.size[2], -1)
+        parts = weight[..., :-EXTRA_CHANNELS], weight[..., -EXTRA_CHANNELS:]
         self.of_features, self.of_depth = (nn.Parameter(part.flatten(1).t().contiguous()) for part in parts)
 
     def forward(self, context: Tensor, depth: Tensor, rows: Tensor, bins: Tensor, weights: Tensor) -> Tensor:
         """`context` [P, C], `depth` [P, D], tables [hits, S] in message order; returns [1, bev_channels, ny, nx]."""
         nx, ny, nz = self.size
-        rows, bins, weights = (t.unflatten(1, (nz, ny * nx)).transpose(1, 2).flatten(1) for t in (rows, bins, weights))
+        rows, bins, weights = (t.reshape(-1, nz, ny * nx).transpose(1, 2).flatten(1) for t in (rows, bins, weights))
         index = (rows * depth.shape[1] + bins).flatten()
         at_or_beyond = depth @ torch.ones(depth.shape[1], depth.shape[1]).tril()
         at_bin = depth.flatten().index_select(0, index).view_as(weights) * weights
         open_ray = at_or_beyond.flatten().index_select(0, index).view_as(weights) * weights
-        features = F.embedding(rows, context) * at_bin.unsqueeze(-1)
+        features = nn.functional.embedding(rows, context) * at_bin.unsqueeze(-1)
         terms = torch.stack([at_bin, open_ray], -1)
         # Hits are summed behind the products, where they are a quarter of the size.
         bev = self.project(features, self.of_features) + self.project(terms, self.of_depth) + self.bias
-        return F.relu(bev).t().unflatten(1, (ny, nx))[None]
+        return torch.relu(bev).t().reshape(1, -1, ny, nx)
 
     def project(self, samples: Tensor, weight: Tensor) -> Tensor:
         """Samples [hits, ny nx nz, c] times weight [nz c, bev_channels], summed over the hits."""
         nx, ny, _ = self.size
-        return (samples.unflatten(1, (ny * nx, -1)).flatten(2) @ weight).sum(0)
+        return torch.as_tensor((samples.reshape(-1, ny * nx, len(weight)) @ weight).sum(0))
 
 
 def compare_with_free(last: nn.Conv2d, classes: int) -> None:
     """Make the last convolution give each class's logit minus that of free (class 0), in place."""
     with torch.no_grad():
         for parameter in (last.weight, cast(Tensor, last.bias)):
-            by_class = parameter.unflatten(0, (classes, -1))
+            by_class = parameter.view(classes, -1, *parameter.shape[1:])
             by_class -= by_class[:1].clone()
 
 

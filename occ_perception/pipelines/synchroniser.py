@@ -143,7 +143,7 @@ class Synchroniser:
         return complete
 
     def expire(self, now_ns: int) -> list[SyncedSet]:
-        """Sets whose waiting is over at `now_ns` (same clock as the stamps): for a timer, when all sensors are still."""
+        """Sets whose waiting is over at `now_ns` (clock of the stamps): for a timer, when all sensors are still."""
         return self._collect(now_ns)
 
     def flush(self) -> list[SyncedSet]:

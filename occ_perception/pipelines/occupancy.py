@@ -1,0 +1,178 @@
+"""The occupancy pipeline: a sensor frame to a labelled grid and the waypoints of the trajectory head."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from occ_perception.calibration import Rig
+from occ_perception.engines import Engine, Manifest
+from occ_perception.errors import BadMessage, ManifestError
+from occ_perception.geometry import MountedCamera, ProjectionTable, coverage, projection_table, se3
+from occ_perception.taxonomy import UNKNOWN
+from occ_perception.types import SensorFrame, Trajectory, VoxelGrid
+
+NO_ODOMETRY = "no_odometry"
+"""Flag: there was no pose, so the tilt of the base is taken as none."""
+CAMERA_MISSING = "camera_missing:"
+"""Flag, followed by the camera's name: it gave no image for this frame."""
+
+# Tables round to a feature pixel (about 24 mrad) and a range bin (0.2 m): smaller motion changes nothing in them.
+_TABLE_TOLERANCE_RAD, _TABLE_TOLERANCE_M = 0.002, 0.01
+# Coverage is bounded by the view's edge; 10 mrad are one cell of 0.1 m at the far end of the grid.
+_COVERAGE_TOLERANCE_RAD, _COVERAGE_TOLERANCE_M = 0.01, 0.1
+
+_Value = TypeVar("_Value")
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class OccupancyResult:
+    """What one frame gave. `timings_ms` has `tables`, `engine`, `post` and `total`."""
+
+    grid: VoxelGrid
+    trajectory: Trajectory | None
+    timings_ms: dict[str, float]
+
+
+class OccupancyPipeline:
+    """Runs one WalkOCC engine over the frames of one stream.
+
+    Cameras of another size than the engine's image are resized. Tables follow the tilt of the base and the motion
+    between exposures; they are kept while nothing changed. Cells that no camera of the frame sees become 255.
+    """
+
+    def __init__(self, engine: Engine, manifest: Manifest, rig: Rig) -> None:
+        if "occupancy" not in manifest.tasks:
+            raise ManifestError([f"{manifest.model_id} has no occupancy task, only {', '.join(manifest.tasks)}"],
+                                where=str(manifest.folder))
+        self.resets: Counter[str] = Counter()
+        self._engine = engine
+        self._manifest = manifest
+        self._mounted = {camera.name: camera.mounted() for camera in rig.cameras}
+        self._output_grid = manifest.output_grid.spec()
+        self._lift_grid = manifest.lift_grid.spec()
+        self._bins = manifest.range_bins.bins()
+        self._times_s = np.asarray(manifest.waypoint_times_s, np.float32)
+        self._table: _Kept[ProjectionTable] = _Kept(_TABLE_TOLERANCE_RAD, _TABLE_TOLERANCE_M)
+        self._unseen: _Kept[NDArray[np.uint8]] = _Kept(_COVERAGE_TOLERANCE_RAD, _COVERAGE_TOLERANCE_M)
+        self._state = engine.new_state()
+
+    def step(self, frame: SensorFrame) -> OccupancyResult:
+        """One frame.
+
+        Raises:
+            BadMessage: `no_image` where the frame has no image of any camera of the rig.
+            EngineError: the engine failed.
+        """
+        names = [name for name in self._mounted if name in frame.images]
+        if not names:
+            raise BadMessage("no_image", f"none of {', '.join(self._mounted)} gave an image", where="frame")
+        began = time.perf_counter()
+        flags = {CAMERA_MISSING + name for name in self._mounted if name not in names}
+        T_odom_grid, T_grid_base = None, np.eye(4)
+        if frame.T_odom_base is None:
+            flags.add(NO_ODOMETRY)
+        else:
+            T_odom_grid = se3.gravity_aligned(frame.T_odom_base)
+            T_grid_base = se3.invert(T_odom_grid) @ frame.T_odom_base
+        table, unseen = self._geometry(names, T_grid_base, frame.T_anchor_exposure)
+        images = self._images([frame.images[name].pixels for name in names])
+        prepared = time.perf_counter()
+        inputs: dict[str, NDArray[Any]] = {
+            "images": images, "rows": table.rows, "bins": table.bins, "weights": table.weights
+        }
+        outputs, self._state = self._engine.run(inputs, self._state)
+        inferred = time.perf_counter()
+        labels = outputs["labels"]
+        np.bitwise_or(labels, unseen, out=labels)
+        grid = VoxelGrid(
+            spec=self._output_grid,
+            stamp_ns=frame.stamp_ns,
+            labels=labels.transpose(),
+            confidence=outputs["confidence"].transpose() if "confidence" in outputs else None,
+            taxonomy=self._manifest.taxonomy,
+            model_id=self._manifest.model_id,
+            T_odom_grid=T_odom_grid,
+            sensor_stamps_ns={name: frame.images[name].stamp_ns for name in names},
+            flags=frozenset(flags),
+        )
+        trajectory = None
+        if "trajectory" in self._manifest.tasks:
+            trajectory = Trajectory(frame.stamp_ns, outputs["waypoints"], self._times_s)
+        ended = time.perf_counter()
+        stages = {"tables": prepared - began, "engine": inferred - prepared, "post": ended - inferred,
+                  "total": ended - began}
+        return OccupancyResult(grid, trajectory, {name: 1e3 * seconds for name, seconds in stages.items()})
+
+    def reset(self, reason: str) -> None:
+        """Forget what was kept from frame to frame; counted by reason in `resets`."""
+        self.resets[reason] += 1
+        self._state = self._engine.new_state()
+        self._table.clear()
+        self._unseen.clear()
+
+    def _geometry(
+        self, names: Sequence[str], T_grid_base: Matrix, motions: Mapping[str, Matrix]
+    ) -> tuple[ProjectionTable, NDArray[np.uint8]]:
+        """The projection table, and 255 in every cell (message order) that no camera sees."""
+        mounted = [self._mounted[name] for name in names]
+        exposures = [motions.get(name) for name in names]
+        matrices = np.stack([T_grid_base, *[np.eye(4) if motion is None else motion for motion in exposures]])
+
+        def make_table() -> ProjectionTable:
+            return projection_table(
+                mounted, self._lift_grid, self._bins, self._manifest.feature_size,
+                input_size=self._manifest.image_size, T_grid_base=T_grid_base, T_anchor_exposure=exposures,
+                hits=min(self._manifest.maximum_hits, len(names)),
+            )
+
+        table = self._table.get(tuple(names), matrices, make_table)
+        unseen = self._unseen.get(tuple(names), matrices[:1], lambda: self._unseen_cells(mounted, T_grid_base))
+        return table, unseen
+
+    def _unseen_cells(self, mounted: Sequence[MountedCamera], T_grid_base: Matrix) -> NDArray[np.uint8]:
+        seen = coverage(mounted, self._output_grid, T_grid_base).transpose()
+        return np.where(seen, np.uint8(0), np.uint8(UNKNOWN))
+
+    def _images(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """uint8 [cameras, H, W, 3] of the engine's size; one image of that size is not copied."""
+        height, width = self._manifest.image_size
+        fitted = [
+            image if image.shape[:2] == (height, width)
+            else np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+            for image in pixels
+        ]
+        return np.ascontiguousarray(fitted[0])[None] if len(fitted) == 1 else np.stack(fitted)
+
+
+@dataclass
+class _Kept(Generic[_Value]):
+    """A value that is made anew once the key differs or a matrix moved by more than the tolerance."""
+
+    tolerance_rad: float
+    tolerance_m: float
+    made_for: tuple[tuple[str, ...], Matrix] | None = None
+    value: _Value | None = field(default=None)
+
+    def get(self, key: tuple[str, ...], matrices: Matrix, make: Callable[[], _Value]) -> _Value:
+        """The kept value, or a new one for `matrices` [N, 4, 4]."""
+        if self.value is None or self.made_for is None or self.made_for[0] != key or self._moved(matrices):
+            self.value, self.made_for = make(), (key, matrices)
+        return self.value
+
+    def clear(self) -> None:
+        """Forget the value."""
+        self.value = self.made_for = None
+
+    def _moved(self, matrices: Matrix) -> bool:
+        assert self.made_for is not None
+        change = np.abs(matrices - self.made_for[1])
+        return bool(change[:, :3, :3].max() > self.tolerance_rad or change[:, :3, 3].max() > self.tolerance_m)
