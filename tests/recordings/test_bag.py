@@ -211,7 +211,8 @@ def test_a_topic_keeps_one_type(tmp_path):
 
 def test_types_we_do_not_know_are_learnt_from_the_bag(tmp_path):
     with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as bag:
-        connection = bag.add_connection("/odd", "odd_msgs/msg/Pair", msgdef="int32 left\nint32 right\n", rihs01="RIHS01_0")
+        definition = "int32 left\nint32 right\n"
+        connection = bag.add_connection("/odd", "odd_msgs/msg/Pair", msgdef=definition, rihs01="RIHS01_0")
         bag.write(connection, 5, b"\x00\x01\x00\x00" + (3).to_bytes(4, "little") + (4).to_bytes(4, "little"))
     with BagReader(tmp_path / "bag") as bag:
         [(_, _, message)] = bag.messages()

@@ -30,7 +30,7 @@ def files(tmp_path):
     (tmp_path / "top").mkdir()
     for i, suffix in enumerate((".png", ".jpg", ".png")):
         cv2.imwrite(str(tmp_path / "front" / f"{i}{suffix}"), pixels(40 * i))
-        np.savez(tmp_path / "top" / f"{i}.npz", cloud=POINTS + np.array([i, 0, 0, 0], np.float32) * (POINTS[:, :1] == 1))
+        np.savez(tmp_path / "top" / f"{i}.npz", cloud=POINTS)
     (tmp_path / "front" / "notes.txt").write_text("no image")
     return tmp_path
 

@@ -26,6 +26,7 @@ from occ_perception.types import (
 
 ENCODER = MessageEncoder(make)
 STAMP_NS = 1_700_000_000_987_654_321
+LATEST_NS = 2**31 * 10**9 - 1  # ROS counts seconds in an int32
 SPEC = VoxelGridSpec((0.0, -1.0, -0.5), (2.0, 1.0, 1.0), (0.5, 0.5, 0.25))
 
 
@@ -61,11 +62,11 @@ def grids(draw):
     ids = rng.integers(1, 2**63, draw(st.integers(0, 5)), dtype=np.uint64)
     full = draw(st.booleans())
     return VoxelGrid(
-        spec, draw(st.integers(0, 2**62)), np.array(rng.integers(0, 256, shape, dtype=np.uint8), order=order),
+        spec, draw(st.integers(0, LATEST_NS)), np.array(rng.integers(0, 256, shape, dtype=np.uint8), order=order),
         confidence=rng.integers(0, 256, shape, dtype=np.uint8) if full else None,
         instance_rows=rng.integers(0, len(ids) + 1, shape, dtype=np.uint16) if full else None,
         track_ids=ids, model_id=draw(st.text(max_size=5).filter(lambda text: "\0" not in text)),
-        sensor_stamps_ns={"front": draw(st.integers(0, 2**62)), "top": 5} if full else {},
+        sensor_stamps_ns={"front": draw(st.integers(0, LATEST_NS)), "top": 5} if full else {},
         flags=frozenset(draw(st.sets(st.sampled_from(["no_odometry", "no_cloud", "reset"])))),
     )
 

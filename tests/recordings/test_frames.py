@@ -10,7 +10,8 @@ from occ_perception.types import CameraImage, Odometry, PointCloud
 
 ENCODER = MessageEncoder(make)
 LENS = {"width": 8, "height": 6, "model": "pinhole", "parameters": (5, 5, 4, 3), "T_base_camera": np.eye(4)}
-RIG = Rig(name="two_eyes", cameras=(RigCamera(name="left", frame="l", **LENS), RigCamera(name="right", frame="r", **LENS)),
+RIG = Rig(name="two_eyes",
+          cameras=(RigCamera(name="left", frame="l", **LENS), RigCamera(name="right", frame="r", **LENS)),
           lidars=(RigLidar(name="top", frame="t", T_base_lidar=np.eye(4)),))
 
 
