@@ -302,7 +302,7 @@ class Actor:
         motion: path of its origin.
         swing: for each solid, (amplitude rad, phase rad, pivot height m above the part's centre) of a limb that
             swings about the actor's y axis, or None when the actor is rigid; [n, 3].
-        stride_m: distance of one swing period.
+        cadence_hz: swing periods per second at walking speed.
         headlights_m: lamps in the actor's frame, [K, 3]; empty when off.
     """
 
@@ -312,7 +312,7 @@ class Actor:
     size_m: tuple[float, float, float]
     motion: Motion
     swing: Array | None = None
-    stride_m: float = 1.4
+    cadence_hz: float = 0.9
     headlights_m: Array = field(default_factory=lambda: np.zeros((0, 3)))
 
     def pose_at(self, t_s: float) -> Array:
@@ -334,8 +334,7 @@ class Actor:
         if self.swing is None:
             return parts
         speed = float(np.hypot(*self.velocity_at(t_s)[:2]))
-        phase = 2.0 * np.pi * speed * t_s / self.stride_m
-        angle = self.swing[:, 0] * min(1.0, speed) * np.sin(phase + self.swing[:, 1])
+        angle = self.swing[:, 0] * min(1.0, speed) * np.sin(2.0 * np.pi * self.cadence_hz * t_s + self.swing[:, 1])
         c, s, lever = np.cos(angle), np.sin(angle), self.swing[:, 2]
         turn = np.tile(np.eye(4), (len(parts), 1, 1))
         turn[:, 0, 0], turn[:, 0, 2], turn[:, 2, 0], turn[:, 2, 2] = c, s, -s, c
