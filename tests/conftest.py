@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,12 +20,32 @@ OPTIONAL = {
     "psutil": "the dev requirements",
 }
 """What a robot or a machine without ROS lacks, and where it comes from."""
+FOLDERS = {"networks": "torch", "training": "torch", "export": "torch", "ros": "rclpy"}
+"""Test folders that need an optional package as a whole, their conftest.py included."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--complete", action="store_true", help="everything is installed: a missing module is an error, not a skip"
     )
+
+
+def absent_folders(config: pytest.Config) -> dict[str, str]:
+    """Folders that cannot be collected here, with the package that each one lacks."""
+    if config.getoption("complete"):
+        return {}
+    return {folder: name for folder, name in FOLDERS.items() if importlib.util.find_spec(name) is None}
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    return [f"not collected: tests/{folder} (needs {name}, which comes with {OPTIONAL[name]})"
+            for folder, name in absent_folders(config).items()]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out a folder that cannot be imported; None lets pytest decide as usual."""
+    here = collection_path.parent == Path(__file__).parent and collection_path.is_dir()
+    return True if here and collection_path.name in absent_folders(config) else None
 
 
 class TestModule(pytest.Module):
