@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+ROS_VARIABLES = ("PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "AMENT_PREFIX_PATH", "ROS_DISTRO")
 OTHERS = [release for release in ("3.10", "3.11", "3.12") if release != "{}.{}".format(*sys.version_info[:2])]
 
 
@@ -36,7 +37,7 @@ def interpreter(release: str) -> Path | None:
 
 def run(*command: str | Path, cwd: Path = ROOT) -> str:
     """Output of a command in an environment without ROS; the test fails with its last lines if it fails."""
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    environment = {key: value for key, value in os.environ.items() if key not in ROS_VARIABLES}
     done = subprocess.run([*map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}\n{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
     return done.stdout

@@ -39,7 +39,7 @@ def test_colcon_lists_both_packages(folder: str, base_paths: list[str]) -> None:
 @pytest.mark.ros
 def test_colcon_builds_the_package_with_its_shared_files(tmp_path: Path) -> None:
     run(WITH_ROS, "colcon", "--log-base", tmp_path / "log", "build", "--packages-select", "occ_perception",
-        "--base-paths", ROOT / "ros2_ws" / "src", "--build-base", tmp_path / "build", "--install-base", tmp_path / "install")
+        "--build-base", tmp_path / "build", "--install-base", tmp_path / "install", cwd=ROOT / "ros2_ws")
     prefix = tmp_path / "install" / "occ_perception"
     assert (prefix / "share/ament_index/resource_index/packages/occ_perception").exists()
     assert (prefix / "share/occ_perception/package.xml").exists()
@@ -85,7 +85,7 @@ def test_a_python_that_does_not_fit_is_named_with_what_to_do(tmp_path: Path) -> 
     for name in ("bash", "dirname", "mkdir"):
         (tools / name).symlink_to(shutil.which(name) or name)
     environment = {"PATH": str(tools), "HOME": str(tmp_path), "PYTHON": str(old)}
-    command = [copy / "scripts" / "setup", "demo"]
+    command = [str(copy / "scripts" / "setup"), "demo"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "No Python 3.10, 3.11 or 3.12 was found" in done.stderr
