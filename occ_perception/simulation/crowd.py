@@ -48,6 +48,8 @@ def run_crowd(walkers: Walkers, boxes: Array, path: Path, robot_speed_mps: float
     left = np.column_stack([-walkers.direction[:, 1], walkers.direction[:, 0]])
     radius = np.concatenate([walkers.radius_m, [FOOTPRINT_M + 0.25]])
     reach = radius[:n, None] + radius[None, :]
+    # Everybody looks further ahead for the robot than for each other.
+    sight = np.array([3.5] * n + [6.0])
     along_street = np.abs(walkers.direction[:, 0]) > 0.5
     progress, speed = 0.0, robot_speed_mps
     positions, lengths = np.zeros((len(times), n, 2)), np.zeros(len(times))
@@ -68,10 +70,10 @@ def run_crowd(walkers: Walkers, boxes: Array, path: Path, robot_speed_mps: float
         # Head-on meetings: step aside, to the right when in doubt.
         ahead = np.einsum("nmk,nk->nm", offset, walkers.direction)
         aside = np.einsum("nmk,nk->nm", offset, left)
-        meeting = (ahead > 0) & (ahead < 3.5) & (np.abs(aside) < reach + 0.15)
-        dodge = np.where(aside > -0.1, -1.0, 1.0) * meeting * (1.2 - ahead / 3.5)
+        meeting = (ahead > 0) & (ahead < sight) & (np.abs(aside) < reach + 0.15)
+        dodge = np.where(aside > -0.1, -1.0, 1.0) * meeting * (1.2 - ahead / sight)
         wish = np.clip(np.einsum("nk,nk->n", walkers.start_m - position, left), -0.6, 0.6) * 0.7
-        lateral = np.clip(wish + 0.8 * dodge.sum(axis=1), -0.7, 0.7)
+        lateral = np.clip(wish + 0.8 * dodge[:, :n].sum(axis=1) + 1.2 * dodge[:, n], -0.8, 0.8)
         if len(boxes):
             margin = distances(position, boxes) - walkers.radius_m[:, None]
             nearest = margin.argmin(axis=1)
@@ -102,9 +104,9 @@ def _yield(speed: float, wish: float, offset: Array, velocity: Array, heading: A
         there = offset + seconds * velocity
         ahead = there @ heading
         aside = np.abs(there @ np.array([-heading[1], heading[0]]))
-        blocking = (ahead > 0.0) & (aside < FOOTPRINT_M + radius + 0.05)
+        blocking = (ahead > 0.0) & (aside < FOOTPRINT_M + radius)
         free = min(free, float(np.where(blocking, ahead - FOOTPRINT_M - radius, 10.0).min(initial=10.0)))
-    target = wish * float(np.clip((free - 0.25) / 1.0, 0.0, 1.0))
+    target = wish * float(np.clip((free - 0.1) / 1.0, 0.0, 1.0))
     return float(np.clip(target, speed - 2.5 * STEP_S, speed + 0.8 * STEP_S))
 
 

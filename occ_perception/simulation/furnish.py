@@ -93,12 +93,13 @@ def _houses(rng: np.random.Generator, site: Site, side: int) -> None:
     while s < street.end_m + 6.0:
         width = float(rng.uniform(7.0, 13.0) if street.district != "commercial" else rng.uniform(10.0, 20.0))
         gap = float(rng.uniform(2.5, 5.0)) if street.district == "residential" else 0.0
-        centre = s + 0.5 * width
         for other in street.side_streets:
             reach = other.half_width_m + street.building_m
-            if abs(centre - other.s_m) < reach + 0.5 * width:
-                s = other.s_m + reach
-                centre = s + 0.5 * width
+            if s < other.s_m + reach and s + width > other.s_m - reach:
+                width = other.s_m - reach - s
+                if width < 4.0:
+                    s, width = other.s_m + reach, 9.0
+        centre = s + 0.5 * width
         step_back = 0.0 if street.district == "residential" else float(rng.uniform(0.0, 0.25))
         height, texture, colour = _facade(rng, street)
         site.put(objects.building(rng, width - 0.05, 12.0, height, texture, colour, street.district != "residential",

@@ -14,8 +14,8 @@ from occ_perception.simulation.layout import GUTTER_M, KERB_M
 from occ_perception.simulation.scene import Array
 
 PARKED_INSET_M = 1.1
-_WALKERS_PER_M = {"touristy": 0.22, "residential": 0.075, "commercial": 0.15}
-_GROUPS_SPACING_M = {"touristy": 9.0, "residential": 24.0, "commercial": 13.0}
+_WALKERS_PER_M = {"touristy": 0.15, "residential": 0.07, "commercial": 0.11}
+_GROUPS_SPACING_M = {"touristy": 13.0, "residential": 26.0, "commercial": 17.0}
 _PARKED = {"touristy": 0.5, "residential": 0.6, "commercial": 0.55}
 _HEADWAY_S = {"touristy": 9.0, "residential": 12.0, "commercial": 5.0}
 
@@ -86,7 +86,7 @@ def stand(rng: np.random.Generator, site: Site) -> Standing:
                     shape = actors.wheelchair(rng) if rng.random() < 0.04 else actors.person(rng)
                     people.add(shape, ps, pd, angle + np.pi + float(rng.normal(0, 0.3)))
                     site.taken.append((ps, pd, 0.25))
-            if rng.random() < 0.2:
+            if rng.random() < 0.13:
                 ps, pd = centre_s + 1.0, site.d(side, edge)
                 if site.is_free(ps, pd, 0.35):
                     people.add(actors.dog(rng), ps, pd, float(rng.uniform(-3.1, 3.1)))
@@ -132,7 +132,7 @@ def draw_walkers(rng: np.random.Generator, site: Site, side: int, start_m: Array
                 if rng.random() < 0.25:
                     mate_d = float(np.clip(d + rng.choice([-0.7, 0.7]), *band))
                     add(actors.person(rng), s + 0.1, mate_d, u, speed, band)
-                elif rng.random() < 0.13:
+                elif rng.random() < 0.12:
                     add(actors.dog(rng), s + u[0] * 0.8, float(np.clip(d + 0.5, *band)), u, speed, band)
     for s_crossing in street.main_crosswalks_m:
         for _ in range(int(rng.poisson({"touristy": 4.0, "residential": 1.0, "commercial": 4.0}[street.district]))):
