@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -58,8 +59,18 @@ class ChannelToHeight(nn.Module):
     def set_prior(self, frequencies: Tensor) -> None:
         """Start from the frequencies [classes, nz] of the labels at each height instead of from chance."""
         with torch.no_grad():
-            self.last.bias.copy_(frequencies.clamp(min=1e-6).log().flatten())  # type: ignore[union-attr]
+            self._bias.copy_(frequencies.clamp(min=1e-6).log())
             self.last.weight.mul_(0.1)
+
+    def add_offsets(self, offsets: Tensor) -> None:
+        """Add offsets [classes] to the logits of the classes at all heights."""
+        with torch.no_grad():
+            self._bias.add_(offsets[:, None])
+
+    @property
+    def _bias(self) -> Tensor:
+        """The last bias as a view [classes, heights]."""
+        return cast(Tensor, self.last.bias).view(self.classes, self.heights)
 
 
 class TrajectoryHead(nn.Module):

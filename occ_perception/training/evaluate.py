@@ -1,0 +1,75 @@
+"""Scores of a network, or of the prior, on a split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from occ_perception.datasets.sample import Sample
+from occ_perception.metrics import OccupancyIoU
+from occ_perception.networks.walkocc import WalkOcc
+from occ_perception.taxonomy import SIDEWALK
+from occ_perception.training.batches import NO_AUGMENTATION, Samples, collate, make_item
+
+Prediction = tuple[NDArray[np.uint8], NDArray[np.float32] | None]
+Predictor = Callable[[Sample], Prediction]
+"""Gives labels uint8 [nx, ny, nz] and waypoints float32 [T, 2] (or none) of a sample."""
+
+
+def spread(count: int, limit: int | None) -> list[int]:
+    """At most `limit` of `count` indices, evenly spread, so that a subset sees every scene."""
+    if limit is None or limit >= count:
+        return list(range(count))
+    return [int((i + 0.5) * count / limit) for i in range(limit)]
+
+
+def network_outputs(network: WalkOcc, sample: Sample, *, bfloat16: bool) -> tuple[Tensor, Tensor]:
+    """Occupancy logits [K, nz, ny, nx] and waypoints [T, 2] of one sample, without augmentation."""
+    inputs, _ = collate([make_item(sample, network.config, NO_AUGMENTATION, np.random.default_rng(0))])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        occupancy, waypoints = network.infer(**inputs)
+    return occupancy[0], waypoints[0].float()
+
+
+def network_predictor(network: WalkOcc, *, bfloat16: bool = False) -> Predictor:
+    """The network as a predictor; it is put into evaluation mode at each call."""
+
+    def predict(sample: Sample) -> Prediction:
+        network.eval()
+        occupancy, waypoints = network_outputs(network, sample, bfloat16=bfloat16)
+        labels = occupancy.argmax(0).to(torch.uint8).numpy().transpose(2, 1, 0)
+        return labels, waypoints.numpy()
+
+    return predict
+
+
+def constant_predictor(labels: NDArray[np.uint8]) -> Predictor:
+    """Always the same grid: the prior."""
+    return lambda sample: (labels, None)
+
+
+def evaluate(predict: Predictor, samples: Samples, *, limit: int | None = None) -> dict[str, Any]:
+    """Scores on `samples`, or on `limit` of them evenly spread.
+
+    Returns:
+        `iou, miou, per_class, precision, recall` on labelled voxels that the camera saw (the main score),
+        the same under `labelled` on all labelled voxels, `waypoint_error_m` (mean distance), and `samples`.
+    """
+    visible, labelled = OccupancyIoU(len(SIDEWALK)), OccupancyIoU(len(SIDEWALK))
+    errors_m: list[float] = []
+    indices = spread(len(samples), limit)
+    for sample in (samples[index] for index in indices):
+        labels, waypoints = predict(sample)
+        visible.update(labels, sample.labels, sample.visible)
+        labelled.update(labels, sample.labels)
+        if waypoints is not None and sample.waypoints_m is not None:
+            errors_m.append(float(np.linalg.norm(waypoints - sample.waypoints_m, axis=-1).mean()))
+    return {
+        **visible.compute(), "labelled": labelled.compute(),
+        "waypoint_error_m": float(np.mean(errors_m)) if errors_m else float("nan"), "samples": len(indices),
+    }

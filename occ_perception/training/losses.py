@@ -1,0 +1,153 @@
+"""Losses of WalkOCC (Eq. 2, the depth, segmentation and waypoint terms of Eq. 6 and A.1) and their weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from occ_perception.errors import ConfigurationError
+from occ_perception.taxonomy import FREE, OCCUPIED, UNKNOWN
+
+IGNORED = -100
+"""Target of pixels without depth: torch's own default for `ignore_index`."""
+COLUMNS_PER_CHUNK = 256
+"""Grid columns per pass: 256 x 14 x 50 floats stay in a core's second-level cache, and no pass copies the volume."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the terms and shape of the occupancy loss.
+
+    Attributes:
+        occupancy, depth, semantics, trajectory: weights of the four terms.
+        focal_gamma: focusing exponent of Eq. 2; 0 is plain cross entropy.
+        balance: class weights are (frequency of free / frequency of class) ** balance, so 0 weighs all alike.
+        largest_class_weight: no class weighs more than this many free voxels.
+        hidden_weight: weight of labelled voxels that the camera did not see, beside 1 for seen ones.
+    """
+
+    occupancy: float = 10.0
+    depth: float = 1.0
+    semantics: float = 1.0
+    trajectory: float = 0.2
+    focal_gamma: float = 1.0
+    balance: float = 0.25
+    largest_class_weight: float = 10.0
+    hidden_weight: float = 0.25
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{name} must be at least 0, got {value}" for name, value in vars(self).items() if not value >= 0
+        ]
+        if self.largest_class_weight < 1:
+            faults.append(f"largest_class_weight must be at least 1, got {self.largest_class_weight}")
+        if faults:
+            raise ConfigurationError(faults, where="LossConfig")
+
+
+def class_weights(frequencies: Tensor, config: LossConfig) -> Tensor:
+    """Weights [256] by label from class frequencies [K]: free 1, rare ones more, 255 nothing, 254 as the commonest."""
+    occupied = torch.arange(len(frequencies)) != FREE
+    ratio = (frequencies[FREE] / frequencies.clamp(min=1e-9)).clamp(min=1.0) ** config.balance
+    weights = torch.zeros(256)
+    weights[: len(frequencies)] = torch.where(occupied, ratio.clamp(max=config.largest_class_weight), 1.0)
+    weights[OCCUPIED] = weights[1 : len(frequencies)].min()
+    weights[UNKNOWN] = 0.0
+    return weights
+
+
+class _FocalCrossEntropy(torch.autograd.Function):
+    """Sum of weighted focal cross entropies; the gradient is made in the same pass over cache-sized chunks.
+
+    With p the probability of what the label allows (its class; all but free for 254) the loss of a voxel is
+    -w (1 - p)^g log p. Its gradient is s (softmax - onehot(r)) with r the label, or free for 254.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, weights: Tensor, gamma: float) -> Tensor:
+        # [B, K, nz, ny, nx] -> [columns, K, nz]: a view of what a channels_last convolution wrote.
+        volume = logits.permute(0, 3, 4, 1, 2)
+        columns = volume.reshape(-1, *volume.shape[3:])
+        targets = labels.permute(0, 2, 3, 1).reshape(len(columns), 1, -1)
+        scale = weights.permute(0, 2, 3, 1).reshape(len(columns), 1, -1)
+        gradient = torch.zeros_like(columns)
+        total = logits.new_zeros((), dtype=torch.float64)
+        # Whole heights have no label at all, such as everything below the ground.
+        labelled = (weights > 0).any(0).flatten(1).any(1).nonzero().flatten().tolist() or [0]
+        heights = slice(labelled[0], labelled[-1] + 1)
+        for start in range(0, len(columns), COLUMNS_PER_CHUNK):
+            part = slice(start, start + COLUMNS_PER_CHUNK)
+            target, weight = targets[part, :, heights], scale[part, :, heights]
+            any_class = target == OCCUPIED
+            reference = torch.where(target >= OCCUPIED, FREE, target).long()
+            p = columns[part, :, heights].to(weight.dtype).softmax(1)
+            p_reference = p.gather(1, reference)
+            likely = torch.where(any_class, 1 - p_reference, p_reference).clamp_(min=1e-7)
+            log_p = likely.log()
+            unlikely = 1 - likely
+            total += -(weight * unlikely**gamma * log_p).sum()
+            # dL/dp * p; the focal factor's own derivative vanishes at gamma 0.
+            slope = -unlikely**gamma
+            if gamma > 0:
+                slope = slope + gamma * unlikely.clamp(min=1e-7) ** (gamma - 1) * likely * log_p
+            slope = weight * torch.where(any_class, slope * p_reference / likely, -slope)
+            p.scatter_add_(1, reference, -torch.ones_like(p_reference))
+            gradient[part, :, heights] = p.mul_(slope)
+        ctx.save_for_backward(gradient.view(volume.shape).permute(0, 3, 4, 1, 2))
+        return total.to(weights.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient.mul_(upstream[0]), None, None, None
+
+
+def focal_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, gamma: float) -> Tensor:
+    """WalkOCC Eq. 2: the mean over valid voxels of the weighted focal cross entropy.
+
+    Args:
+        logits: [B, K, nz, ny, nx], float32 or bfloat16.
+        labels: uint8 [B, nz, ny, nx]; 254 takes any class but free, 255 is not valid.
+        weights: float [B, nz, ny, nx]; must be 0 where the label is 255. The mean is over their count above 0.
+        gamma: focusing exponent.
+    """
+    valid = (weights > 0).sum().clamp(min=1)
+    total: Tensor = _FocalCrossEntropy.apply(logits, labels, weights, gamma)  # type: ignore[no-untyped-call]
+    return total / valid
+
+
+def trajectory_loss(waypoints_m: Tensor, targets_m: Tensor) -> Tensor:
+    """Smooth-L1 over waypoints [B, T, 2]; entries whose target is NaN have no full future and do not count."""
+    present = targets_m.isfinite()
+    reachable = torch.where(present, targets_m, waypoints_m.detach())
+    difference = functional.smooth_l1_loss(waypoints_m, reachable, reduction="sum")
+    return difference / present.sum().clamp(min=1)
+
+
+def walkocc_losses(
+    outputs: dict[str, Tensor], targets: dict[str, Tensor], label_weights: Tensor, config: LossConfig
+) -> dict[str, Tensor]:
+    """All terms (not yet weighed) and their weighed sum under `total`.
+
+    Args:
+        outputs: of `WalkOcc.forward`.
+        targets: `labels` uint8 [B, nz, ny, nx], `visible` bool alike, `depth` int64 [N, h, w] (range bin or -100),
+            `semantics` int64 [N, h, w], `waypoints` float32 [B, T, 2] (NaN: none).
+        label_weights: [256] weight by label, from `class_weights`.
+    """
+    labels = targets["labels"]
+    weights = label_weights[labels.long()] * torch.where(targets["visible"], 1.0, config.hidden_weight)
+    depth, depth_target = outputs["depth"].float(), targets["depth"]
+    measured = (depth_target != IGNORED).sum().clamp(min=1)
+    terms = {
+        "occupancy": focal_cross_entropy(outputs["occupancy"], labels, weights, config.focal_gamma),
+        "depth": functional.cross_entropy(depth, depth_target, ignore_index=IGNORED, reduction="sum") / measured,
+        "semantics": functional.cross_entropy(outputs["semantics"].float(), targets["semantics"]),
+        "trajectory": trajectory_loss(outputs["trajectory"].float(), targets["waypoints"]),
+    }
+    terms["total"] = torch.stack([getattr(config, name) * value for name, value in terms.items()]).sum()
+    return terms
