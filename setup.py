@@ -63,6 +63,8 @@ setup(
             "occ-perception = occ_perception.cli:main",
             "perception_node = occ_perception.ros.perception_node:main",
             "occupancy_node = occ_perception.ros.occupancy_node:main",
+            "bag_player = occ_perception.ros.player:main",
+            "bag_recorder = occ_perception.ros.recorder:main",
         ],
     },
     zip_safe=False,

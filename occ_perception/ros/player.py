@@ -27,6 +27,8 @@ from occ_perception.ros.messages import message_class
 
 _LATCHED_TOPICS = frozenset({"/tf_static"})
 _SECOND_NS = 1_000_000_000
+_SETTLE_S = 0.5
+"""A reader learns of us a moment after we learn of it; what a best-effort reader misses until then is lost."""
 
 
 @dataclass(frozen=True)
@@ -109,23 +111,25 @@ class Player:
         self._stop.set()
 
     def wait_for_subscribers(self, topics: Sequence[str], timeout_s: float) -> None:
-        """Return when every one of `topics` has a subscriber.
+        """Return when every one of `topics` has a subscriber; without topics, when any played one has.
 
         Raises:
-            RecordingError: some had none within `timeout_s`.
+            RecordingError: it did not happen within `timeout_s`.
         """
         if unplayed := sorted(set(topics) - self._publishers.keys()):
             raise RecordingError(f"{', '.join(unplayed)} is not played", where="player",
                                  fix="Wait only for topics that are played")
         deadline = time.monotonic() + timeout_s
-        missing = list(topics)
-        while missing and not self._stop.is_set():
-            missing = [topic for topic in missing if self._publishers[topic].get_subscription_count() == 0]
-            if missing and time.monotonic() > deadline:
-                raise RecordingError(f"nobody subscribed to {', '.join(missing)} within {timeout_s:g} s",
-                                     where="player", fix="Start the readers first, or check their topic names")
-            if missing:
-                self._stop.wait(0.02)
+        while not self._stop.is_set():
+            heard = {topic for topic, publisher in self._publishers.items() if publisher.get_subscription_count()}
+            if heard >= set(topics) and heard:
+                self._stop.wait(_SETTLE_S)
+                return
+            if time.monotonic() > deadline:
+                missing = ", ".join(sorted(set(topics) - heard)) or "any topic"
+                raise RecordingError(f"nobody subscribed to {missing} within {timeout_s:g} s", where="player",
+                                     fix="Start the readers first, or check their topic names")
+            self._stop.wait(0.02)
 
     def play(self, loop: bool = False) -> None:
         """Publish everything once, or again and again; returns at the end or after `stop`."""
@@ -173,33 +177,33 @@ class Player:
 
 def parser() -> argparse.ArgumentParser:
     """Command line of the player."""
-    result = argparse.ArgumentParser(prog="occ_player", description="Publish a bag in its own time.")
+    result = argparse.ArgumentParser(prog="bag_player", description="Publish a bag in its own time.")
     result.add_argument("bag", help="rosbag2 folder, .mcap or .db3 file")
     result.add_argument("--topics", nargs="+", metavar="TOPIC", help="play only these (default: all)")
     result.add_argument("--rate", type=float, default=1.0, help="2.0 plays twice as fast (default 1.0)")
     result.add_argument("--loop", action="store_true", help="begin again at the end")
     result.add_argument("--restamp", action="store_true", help="move header stamps to now, as living sensors would")
     result.add_argument("--clock", type=float, default=0.0, metavar="HZ", help="publish /clock with the bag's time")
-    result.add_argument("--wait-for", nargs="+", default=[], metavar="TOPIC",
-                        help="begin when each of these topics of the bag has a subscriber")
+    result.add_argument("--wait-for", nargs="*", metavar="TOPIC",
+                        help="begin when each of these topics has a subscriber; without names, when any topic has")
     result.add_argument("--timeout", type=float, default=30.0, help="longest wait for subscribers, seconds")
     return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of `occ_player`; exit status 0 when the bag was played or playing was interrupted."""
-    argv = list(sys.argv if arguments is None else ["occ_player", *arguments])
+    """Entry point of `bag_player`; exit status 0 when the bag was played or playing was interrupted."""
+    argv = list(sys.argv if arguments is None else ["bag_player", *arguments])
     options = parser().parse_args(remove_ros_args(argv)[1:])
     use_transport_profile()
     rclpy.init(args=argv)
     node = Node("bag_player")
     try:
         with BagReader(options.bag) as reader:
-            reader.require(options.wait_for)
             player = Player(node, reader, topics=options.topics, rate=options.rate, restamp=options.restamp,
                             clock_hz=options.clock)
             node.context.on_shutdown(player.stop)
-            player.wait_for_subscribers(options.wait_for, options.timeout)
+            if options.wait_for is not None:
+                player.wait_for_subscribers(options.wait_for, options.timeout)
             player.play(options.loop)
             node.get_logger().info(f"played {player.published} messages of {options.bag}")
         return 0

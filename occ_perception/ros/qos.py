@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from typing import Any
+
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
+
+try:
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+except ImportError:  # Humble's name of the module
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+
+__all__ = [
+    "LATCHED", "ODOMETRY_INPUT", "OUTPUT", "PLAYBACK", "SENSOR_INPUT", "PublisherEventCallbacks",
+    "SubscriptionEventCallbacks", "policy_name",
+]
 
 
 def _profile(depth: int, reliability: ReliabilityPolicy, durability: DurabilityPolicy) -> QoSProfile:
@@ -23,3 +35,8 @@ LATCHED = _profile(1, ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOC
 
 PLAYBACK = _profile(10, ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE)
 """What the player publishes: both reliable and best-effort readers match."""
+
+
+def policy_name(event: Any) -> str:
+    """The policy that an incompatible-QoS event complains of, such as RELIABILITY."""
+    return str(qos_policy_name_from_kind(event.last_policy_kind))

@@ -111,7 +111,7 @@ class Recorder(Node):
 
 def parser() -> argparse.ArgumentParser:
     """Command line of the recorder."""
-    result = argparse.ArgumentParser(prog="occ_recorder", description="Record topics into an MCAP bag.")
+    result = argparse.ArgumentParser(prog="bag_recorder", description="Record topics into an MCAP bag.")
     result.add_argument("topics", nargs="*", help="topics to record (default: all of known types)")
     result.add_argument("-o", "--output", type=Path, required=True, help="bag to write; a name in .mcap gives one file")
     result.add_argument("--overwrite", action="store_true", help="replace an existing bag")
@@ -119,8 +119,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of `occ_recorder`: records until SIGINT or SIGTERM, then finishes the bag; 0 when it is whole."""
-    argv = list(sys.argv if arguments is None else ["occ_recorder", *arguments])
+    """Entry point of `bag_recorder`: records until SIGINT or SIGTERM, then finishes the bag; 0 when it is whole."""
+    argv = list(sys.argv if arguments is None else ["bag_recorder", *arguments])
     options = parser().parse_args(remove_ros_args(argv)[1:])
     use_transport_profile()
     rclpy.init(args=argv)
@@ -138,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _report(recorder, options.output, time.monotonic() - started)
         return 0
     except OccPerceptionError as error:
-        print(f"occ_recorder: {error}", file=sys.stderr, flush=True)
+        print(f"bag_recorder: {error}", file=sys.stderr, flush=True)
         return 1
     finally:
         rclpy.try_shutdown()

@@ -1,0 +1,277 @@
+"""`PerceptionNode`: a lifecycle node around the occupancy pipeline. Callbacks only keep the newest; one worker infers."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from nav_msgs.msg import Odometry as OdometryMsg
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+
+from occ_perception.calibration import Rig, load_rig
+from occ_perception.engines import Engine, load_engine, load_manifest
+from occ_perception.errors import ConfigurationError, OccPerceptionError
+from occ_perception.pipelines import FrameAssembler, OccupancyPipeline, OdometryBuffer
+from occ_perception.pipelines.frames import synchroniser_for
+from occ_perception.recordings.encode import MessageEncoder
+from occ_perception.recordings.frames import ODOMETRY
+from occ_perception.ros import qos
+from occ_perception.ros.camera_check import differences
+from occ_perception.ros.diagnostics import ERROR, OK, WARN, Health, status
+from occ_perception.ros.environment import use_transport_profile
+from occ_perception.ros.inbox import Inbox
+from occ_perception.ros.messages import make
+from occ_perception.ros.outputs import Outputs
+from occ_perception.ros.parameters import TASKS, NodeParameters, ParameterSet
+from occ_perception.ros.worker import Worker
+from occ_perception.types import CameraImage, SensorFrame
+
+_SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class PerceptionNode(LifecycleNode):
+    """Images and odometry in, labelled voxel grids and trajectories out.
+
+    What `configure` makes, `cleanup` frees; what `activate` begins, `deactivate` ends. Bad configuration fails
+    `configure` with every fault listed; bad input is dropped, counted by reason and shown in /diagnostics.
+
+    Args:
+        name: node name; topics live under it.
+        tasks: what the node publishes unless the parameter `tasks` says otherwise.
+    """
+
+    def __init__(self, name: str = "perception_node", tasks: Sequence[str] = TASKS, **kwargs: Any) -> None:
+        super().__init__(name, **kwargs)
+        self._failure = ""
+        self._pipeline: OccupancyPipeline | None = None
+        self._worker: Worker | None = None
+        self._health: Health | None = None
+        self._inputs: list[Any] = []
+        self._unheard: dict[str, str] = {}
+        self.parameters = ParameterSet(self, locked=lambda: self._pipeline is not None, tasks=tasks)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_timer(self.parameters["diagnostics_period_s"], self.publish_diagnostics)
+
+    # --- lifecycle ---
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load rig and engine, warm everything up, offer the outputs."""
+        try:
+            began_s = time.monotonic()
+            self._failure = ""
+            self._configure(self.parameters.read())
+            self.get_logger().info(f"configured in {time.monotonic() - began_s:.1f} s: {self._engine_text()}")
+        except OccPerceptionError as error:
+            return self._fail(str(error))
+        except Exception as error:  # a fault of ours or of a library must not take the process down
+            return self._fail(f"{type(error).__name__}: {error}")
+        return super().on_configure(state)
+
+    def _fail(self, why: str) -> TransitionCallbackReturn:
+        self._free()
+        self._failure = why
+        self.get_logger().error(f"cannot be configured: {why}")
+        self.publish_diagnostics()
+        return _FAILURE
+
+    def _configure(self, parameters: NodeParameters) -> None:
+        self._settings = parameters
+        self._rig = load_rig(parameters.rig)
+        anchor = parameters.anchor_camera or self._rig.cameras[0].name
+        faults = [f"anchor_camera: {anchor!r} is not in the rig, which has {[c.name for c in self._rig.cameras]}"
+                  ] * (anchor not in {camera.name for camera in self._rig.cameras})
+        faults += [f"lidars: {name!r} is not in the rig, which has {[x.name for x in self._rig.lidars]}"
+                   for name in parameters.lidars if name not in {lidar.name for lidar in self._rig.lidars}]
+        manifest = load_manifest(parameters.model)
+        faults += [f"tasks: {task!r} is not answered by {manifest.model_id}, which answers {', '.join(manifest.tasks)}"
+                   for task in parameters.tasks if task not in manifest.tasks]
+        if faults:
+            raise ConfigurationError(faults, where=self.get_fully_qualified_name())
+        self._anchor = anchor
+        self._engine: Engine = load_engine(
+            manifest, backend=parameters.backend, device=parameters.device, variant=parameters.variant,
+            allow_cpu=parameters.allow_cpu, threads=parameters.threads)
+        pipeline = OccupancyPipeline(self._engine, manifest, self._rig)
+        pipeline.step(_black_frame(self._rig))  # compiles and allocates now what would delay the first frame
+        self._encoder = MessageEncoder(make, base_frame=self._rig.base_frame, odom_frame=self._rig.odom_frame,
+                                       grid_frame=parameters.grid_frame)
+        self._outputs: Outputs | None = Outputs(
+            self, self._encoder, parameters.tasks, manifest.taxonomy, confidence=parameters.publish_confidence,
+            standard=parameters.publish_standard, broadcast_tf=parameters.broadcast_tf,
+            incompatible=self._note_incompatible_reader)
+        self._pipeline = pipeline
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe and begin to answer."""
+        parameters, rig = self._settings, self._rig
+        kinds = {camera.name: "image" for camera in rig.cameras} | dict.fromkeys(parameters.lidars, "cloud")
+        health = Health(kinds | {ODOMETRY: "odometry"}, parameters.stale_after_s)
+        odometry = OdometryBuffer(extrapolate_s=parameters.odometry_timeout_ms / 1e3)
+        synchroniser = synchroniser_for(
+            rig, anchor=self._anchor, lidars=parameters.lidars, tolerance_s=parameters.sync_tolerance_ms / 1e3,
+            wait_s=parameters.sync_wait_ms / 1e3)
+        inbox = Inbox(streams=frozenset({ODOMETRY}))
+        assert self._pipeline is not None
+        assert self._outputs is not None
+        self._pipeline.reset("activated")
+        self._worker = Worker(
+            inbox, synchroniser, odometry, FrameAssembler(rig, odometry), self._pipeline, self._outputs.publish, health,
+            now_ns=lambda: self.get_clock().now().nanoseconds, max_age_ms=parameters.max_age_ms,
+            wait_s=parameters.sync_wait_ms / 1e3, log_error=self.get_logger().warning)
+        result = super().on_activate(state)  # publishers first, so that the first frame goes out
+        self._health = health
+        self._worker.start()
+        self._subscribe(rig, parameters.lidars, inbox, health)
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe, and finish the frame at hand."""
+        self._still()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free engine, tables and publishers."""
+        self._free()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """From any state: stop and free."""
+        self._still()
+        self._free()
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """A transition broke: back to a clean, unconfigured node."""
+        self._still()
+        self._free()
+        return _SUCCESS
+
+    def _still(self) -> None:
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        self._inputs.clear()
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None
+        self._health = None
+
+    def _free(self) -> None:
+        if getattr(self, "_outputs", None) is not None:
+            self._outputs.destroy()
+            self._outputs = None
+        self._pipeline = None
+        self._engine = None  # type: ignore[assignment]
+
+    def destroy_node(self) -> None:
+        """Stop the worker before the handles go."""
+        self._still()
+        super().destroy_node()
+
+    # --- inputs ---
+
+    def _subscribe(self, rig: Rig, lidars: Sequence[str], inbox: Inbox, health: Health) -> None:
+        def listen(kind: type, topic: str, sensor: str, profile: Any, callback: Any) -> None:
+            events = qos.SubscriptionEventCallbacks(incompatible_qos=lambda event: health.set_fault(
+                sensor, topic, f"{topic}: a publisher offers an incompatible {qos.policy_name(event)}"))
+            self._inputs.append(self.create_subscription(kind, topic, callback, profile, event_callbacks=events))
+
+        def keep(sensor: str, message: Any) -> None:
+            health.received(sensor)
+            inbox.put(sensor, message)
+
+        for camera in rig.cameras:
+            topic, name = f"~/input/{camera.name}", camera.name
+            listen(Image, f"{topic}/image", name, qos.SENSOR_INPUT, partial(keep, name))
+            listen(CompressedImage, f"{topic}/image/compressed", name, qos.SENSOR_INPUT, partial(keep, name))
+            expected = self._encoder.camera_info(camera)
+            listen(CameraInfo, f"{topic}/camera_info", name, qos.SENSOR_INPUT,
+                   partial(self._check_camera, health, name, expected))
+        for name in lidars:
+            listen(PointCloud2, f"~/input/{name}/points", name, qos.SENSOR_INPUT, partial(keep, name))
+        listen(OdometryMsg, "~/input/odometry", ODOMETRY, qos.ODOMETRY_INPUT, partial(keep, ODOMETRY))
+
+    def _check_camera(self, health: Health, camera: str, expected: Any, message: Any) -> None:
+        health.set_fault(camera, "camera_info", differences(expected, message))
+
+    def _note_incompatible_reader(self, topic: str, policy: str) -> None:
+        self._unheard[topic] = policy
+
+    # --- diagnostics ---
+
+    def _engine_text(self) -> str:
+        engine = self._engine.describe()
+        return f"{engine.model_id} {engine.variant} ({engine.precision}) on {engine.provider}"
+
+    def _own_status(self) -> DiagnosticStatus:
+        """Status of the node itself: lifecycle state, engine, provider, readers that cannot hear it."""
+        name, values = f"{self.get_name()}: engine", {"state": self._state_machine.current_state[1]}
+        if self._pipeline is None:
+            level, text = (ERROR, f"cannot be configured: {self._failure}") if self._failure else (OK, "unconfigured")
+            return status(name, self.get_fully_qualified_name(), level, text, values)
+        engine = self._engine.describe()
+        values |= {field: str(getattr(engine, field))
+                   for field in ("model_id", "backend", "provider", "device", "precision", "variant", "build_s", "threads")}
+        values["rig"] = self._rig.name
+        level, text = OK, self._engine_text()
+        if self._settings.device in ("cuda", "tensorrt") and engine.device != self._settings.device:
+            level, text = WARN, f"{text}, although {self._settings.device} was asked for"
+        if self._unheard:
+            level = WARN
+            text += "; readers that cannot hear: " + ", ".join(f"{t} ({p})" for t, p in sorted(self._unheard.items()))
+        return status(name, self.get_fully_qualified_name(), level, text, values)
+
+    def publish_diagnostics(self) -> None:
+        """Say how the node is; called by a timer, so it speaks even when every input is silent."""
+        message = DiagnosticArray(status=[self._own_status()])
+        if self._health is not None:
+            message.status.extend(self._health.statuses(self.get_name(), self.get_fully_qualified_name()))
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+
+def _black_frame(rig: Rig) -> SensorFrame:
+    """A frame of all cameras of the rig in which nothing is to be seen."""
+    images = {camera.name: CameraImage(camera.name, 0, np.zeros((camera.height, camera.width, 3), np.uint8))
+              for camera in rig.cameras}
+    return SensorFrame(stamp_ns=0, images=images, T_odom_base=np.eye(4))
+
+
+def run(name: str, tasks: Sequence[str], arguments: Sequence[str] | None = None) -> int:
+    """Run one node until SIGINT or SIGTERM; with the parameter `autostart` it configures and activates itself."""
+    use_transport_profile()
+    rclpy.init(args=None if arguments is None else [name, *arguments])
+    executor = SingleThreadedExecutor()
+    node = PerceptionNode(name, tasks)
+    executor.add_node(node)
+    try:
+        if node.parameters["autostart"] and node.trigger_configure() == _SUCCESS:
+            node.trigger_activate()
+        while rclpy.ok():
+            try:
+                executor.spin()
+            except rclpy_implementation.RCLError as error:  # such as a transition that the state does not allow
+                node.get_logger().error(str(error))
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of `perception_node`: all tasks in one process."""
+    return run("perception_node", TASKS, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
