@@ -1,0 +1,194 @@
+"""The occupancy pipeline around a stand-in engine whose inputs are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from occ_perception.calibration import Rig
+from occ_perception.engines import EngineDescription, Manifest, State
+from occ_perception.errors import BadMessage, ManifestError
+from occ_perception.geometry import VoxelGridSpec, coverage, se3
+from occ_perception.pipelines import OccupancyPipeline
+from occ_perception.types import CameraImage, SensorFrame
+
+GRID = VoxelGridSpec((0.0, -2.0, -1.0), (4.0, 2.0, 1.0), 0.2)
+LIFT = VoxelGridSpec((0.0, -2.0, -1.0), (4.0, 2.0, 1.0), (0.2, 0.2, 0.5))
+STAMP = 5_000_000_000
+
+
+def camera(name: str, yaw: float = 0.0, width: int = 64, height: int = 48) -> dict[str, Any]:
+    T = se3.from_euler(0.0, 0.0, yaw, (0.1, 0.0, 0.3))
+    T[:3, :3] = T[:3, :3] @ se3.OPTICAL_IN_BODY
+    return {
+        "name": name, "frame": name, "width": width, "height": height, "model": "equidistant",
+        "parameters": [width / 3.0, width / 3.0, (width - 1) / 2, (height - 1) / 2], "max_theta_rad": 0.9,
+        "T_base_camera": T.tolist(),
+    }
+
+
+def rig(*cameras: dict[str, Any]) -> Rig:
+    return Rig.model_validate({"name": "test", "cameras": list(cameras)})
+
+
+def manifest(**changes: Any) -> Manifest:
+    spec = {"shape": ("hits", LIFT.size), "dtype": "int32", "meaning": ""}
+    nx, ny, nz = GRID.shape
+    values: dict[str, Any] = {
+        "name": "stand_in", "version": "2", "tasks": ("occupancy", "trajectory"), "taxonomy": "sidewalk14",
+        "output_grid": {"minimum_m": GRID.minimum_m, "maximum_m": GRID.maximum_m, "cell_m": 0.2},
+        "lift_grid": {"minimum_m": LIFT.minimum_m, "maximum_m": LIFT.maximum_m, "cell_m": (0.2, 0.2, 0.5)},
+        "range_bins": {"minimum_m": 0.0, "maximum_m": 6.0, "step_m": 0.5}, "image_size": (48, 64),
+        "feature_size": (12, 16), "maximum_hits": 2, "waypoint_times_s": (0.5, 1.0),
+        "inputs": [{"name": "rows", **spec}],
+        "outputs": [{"name": "labels", "shape": (nz, ny, nx), "dtype": "uint8", "meaning": ""}],
+        "variants": {"fp32": {"file": "x", "sha256": "0" * 64, "precision": "fp32", "devices": ("cpu",)}},
+        "training": {"data": "", "data_version": "", "data_hash": "", "commit": "", "seed": 0, "steps": 0},
+        "licence": "Apache-2.0",
+    }
+    return Manifest.model_validate(values | changes)
+
+
+class StandIn:
+    """Labels every cell 2; remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.given: list[dict[str, np.ndarray]] = []
+        self.manifest = manifest()
+
+    def bind(self, constants: Mapping[str, np.ndarray]) -> None: ...
+
+    def new_state(self) -> State:
+        return State()
+
+    def warm_up(self, **lengths: int) -> float:
+        return 0.0
+
+    def describe(self) -> EngineDescription:
+        return EngineDescription("stand_in@2", "none", "none", "cpu", "fp32", "fp32", 0.0)
+
+    def run(self, inputs: Mapping[str, np.ndarray], state: State) -> tuple[dict[str, np.ndarray], State]:
+        self.given.append(dict(inputs))
+        return {
+            "labels": np.full(GRID.shape[::-1], 2, np.uint8),
+            "confidence": np.arange(GRID.size, dtype=np.uint8).reshape(GRID.shape[::-1]),
+            "waypoints": np.array([[1.0, 0.0], [2.0, 0.1]], np.float32),
+        }, state
+
+
+def image(name: str, height: int = 48, width: int = 64, fill: int = 9) -> CameraImage:
+    return CameraImage(name, STAMP, np.full((height, width, 3), fill, np.uint8))
+
+
+def frame(*images: CameraImage, T_odom_base: np.ndarray | None = None, **motions: np.ndarray) -> SensorFrame:
+    return SensorFrame(STAMP, {i.camera: i for i in images}, T_odom_base=T_odom_base, T_anchor_exposure=motions)
+
+
+def test_a_result_is_in_the_layout_of_the_message_and_says_where_it_comes_from() -> None:
+    engine, robot = StandIn(), rig(camera("front"))
+    pose = se3.from_euler(0.0, 0.0, 0.4, (3.0, 1.0, 0.2))
+    result = OccupancyPipeline(engine, manifest(), robot).step(frame(image("front"), T_odom_base=pose))
+    grid = result.grid
+    assert (grid.stamp_ns, grid.model_id, grid.taxonomy, grid.flags) == (STAMP, "stand_in@2", "sidewalk14", frozenset())
+    assert grid.sensor_stamps_ns == {"front": STAMP}
+    np.testing.assert_allclose(grid.T_odom_grid, pose, atol=1e-12)
+    assert np.shares_memory(GRID.to_message_order(grid.labels), grid.labels)
+    np.testing.assert_array_equal(GRID.to_message_order(grid.confidence), np.arange(GRID.size, dtype=np.uint8))
+    assert result.trajectory is not None
+    np.testing.assert_array_equal(result.trajectory.times_s, np.float32([0.5, 1.0]))
+    assert set(result.timings_ms) == {"tables", "engine", "post", "total"}
+
+
+def test_cells_that_no_camera_sees_are_unknown() -> None:
+    robot = rig(camera("front"))
+    grid = OccupancyPipeline(StandIn(), manifest(), robot).step(frame(image("front"))).grid
+    seen = coverage(robot.mounted(), GRID)
+    np.testing.assert_array_equal(grid.labels, np.where(seen, 2, 255))
+    assert 0.1 < seen.mean() < 0.9
+
+
+def test_without_a_pose_the_result_says_so_and_takes_the_base_as_level() -> None:
+    engine, robot = StandIn(), rig(camera("front"))
+    pipeline = OccupancyPipeline(engine, manifest(), robot)
+    grid = pipeline.step(frame(image("front"))).grid
+    assert grid.flags == {"no_odometry"}
+    assert grid.T_odom_grid is None
+    pipeline.step(frame(image("front"), T_odom_base=se3.from_euler(0.0, 0.0, 1.0)))
+    np.testing.assert_array_equal(engine.given[0]["rows"], engine.given[1]["rows"])
+
+
+def test_tables_follow_tilt_and_exposure_and_are_kept_while_nothing_changed() -> None:
+    engine, robot = StandIn(), rig(camera("front"))
+    pipeline = OccupancyPipeline(engine, manifest(), robot)
+    level = se3.from_euler(0.0, 0.0, 0.7)
+    pipeline.step(frame(image("front"), T_odom_base=level))
+    pipeline.step(frame(image("front"), T_odom_base=level @ se3.from_euler(0.0, 0.0005, 0.1)))
+    pipeline.step(frame(image("front"), T_odom_base=level @ se3.from_euler(0.0, 0.1, 0.0)))
+    pipeline.step(frame(image("front"), T_odom_base=level, front=se3.from_euler(0.0, 0.0, 0.2)))
+    first, same, tilted, moved = (given["rows"] for given in engine.given)
+    assert same is first
+    assert (tilted != first).any()
+    assert (moved != first).any()
+
+
+def test_the_table_of_a_tilted_robot_reads_the_pixels_of_the_level_grid() -> None:
+    engine, robot = StandIn(), rig(camera("front"))
+    pose = se3.from_euler(0.1, -0.15, 2.0, (5.0, 5.0, 0.0))
+    OccupancyPipeline(engine, manifest(), robot).step(frame(image("front"), T_odom_base=pose))
+    table = engine.given[0]
+    T_base_grid = se3.invert(pose) @ se3.gravity_aligned(pose)
+    points = se3.apply(T_base_grid, LIFT.centres().transpose(2, 1, 0, 3).reshape(-1, 3))
+    mounted = robot.mounted()[0]
+    pixels, valid = mounted.camera.project(se3.apply(se3.invert(mounted.T_base_camera), points))
+    seen = table["weights"][0] > 0
+    np.testing.assert_array_equal(seen, valid)
+    feature = np.floor((pixels[seen] + 0.5) / 4).astype(int)
+    np.testing.assert_array_equal(table["rows"][0][seen], feature[:, 1] * 16 + feature[:, 0])
+
+
+def test_a_camera_without_an_image_is_left_out_and_named() -> None:
+    engine, robot = StandIn(), rig(camera("front"), camera("left", 1.5))
+    pipeline = OccupancyPipeline(engine, manifest(), robot)
+    both = pipeline.step(frame(image("front"), image("left", fill=7))).grid
+    one = pipeline.step(frame(image("left", fill=7))).grid
+    assert both.flags == {"no_odometry"}
+    assert one.flags == {"no_odometry", "camera_missing:front"}
+    assert [given["images"].shape[0] for given in engine.given] == [2, 1]
+    assert (engine.given[1]["images"] == 7).all()
+    assert (both.labels == 255).sum() < (one.labels == 255).sum()
+
+
+def test_cameras_of_other_sizes_are_resized_and_one_of_the_right_size_is_not_copied() -> None:
+    engine, robot = StandIn(), rig(camera("front", width=128, height=96))
+    OccupancyPipeline(engine, manifest(), robot).step(frame(image("front", 96, 128)))
+    assert engine.given[0]["images"].shape == (1, 48, 64, 3)
+    fitting = image("front")
+    OccupancyPipeline(engine, manifest(), rig(camera("front"))).step(frame(fitting))
+    assert np.shares_memory(engine.given[1]["images"], fitting.pixels)
+
+
+def test_a_frame_without_any_image_is_a_bad_message() -> None:
+    with pytest.raises(BadMessage) as caught:
+        OccupancyPipeline(StandIn(), manifest(), rig(camera("front"))).step(frame(image("foreign")))
+    assert caught.value.reason == "no_image"
+
+
+def test_a_reset_is_counted_by_reason_and_makes_tables_anew() -> None:
+    engine = StandIn()
+    pipeline = OccupancyPipeline(engine, manifest(), rig(camera("front")))
+    pipeline.step(frame(image("front")))
+    pipeline.reset("clock_jump")
+    pipeline.step(frame(image("front")))
+    assert pipeline.resets == {"clock_jump": 1}
+    assert engine.given[0]["rows"] is not engine.given[1]["rows"]
+
+
+def test_a_model_without_occupancy_is_refused() -> None:
+    flow = manifest(tasks=("flow",))
+    flow._folder = Path("models/flow")
+    with pytest.raises(ManifestError, match="no occupancy task"):
+        OccupancyPipeline(StandIn(), flow, rig(camera("front")))
