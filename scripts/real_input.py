@@ -87,7 +87,7 @@ def pictures(data: RealInput) -> dict[str, NDArray[np.uint8]]:
     """What must lie on the floor and on things, drawn into every image: the grid's ground, and the LiDAR's points."""
     drawn = {}
     for camera in data.rig.cameras:
-        image = cv2.imread(str(data.images[camera.name]), cv2.IMREAD_COLOR_RGB)
+        image = np.asarray(cv2.imread(str(data.images[camera.name]), cv2.IMREAD_COLOR_RGB), np.uint8)
         for lidar in data.rig.lidars:
             cloud = read_cloud(data.clouds[lidar.name], lidar.name, 0)
             image = overlay.draw_cloud(image, camera.mounted(), cloud, lidar.T_base_lidar)
@@ -106,7 +106,7 @@ def main() -> None:
         data = reader(arguments.source / name)
         save_rig(data.rig, arguments.output / f"{data.rig.name}.yaml")
         bag = arguments.output / f"{data.rig.name}.mcap"
-        create_bag(bag, data.rig, data.images, data.clouds, repeat=20, overwrite=True)
+        create_bag(bag, data.rig, data.images, data.clouds, repeat=5, overwrite=True)
         sheet = overlay.tile(list(pictures(data).values()))
         picture = arguments.output / f"{data.rig.name}.jpg"
         cv2.imwrite(str(picture), sheet[..., ::-1])
