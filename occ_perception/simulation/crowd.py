@@ -94,7 +94,7 @@ def run_crowd(walkers: Walkers, boxes: Array, path: Path, robot_speed_mps: float
         progress = min(progress + speed * STEP_S, float(path.length_m[-1]) - 0.2)
         ends = path.at(np.array([progress, progress + 0.1]))
         heading, robot = (ends[1] - ends[0]) / 0.1, ends[0]
-    return CrowdRun(times, positions, lengths)
+    return CrowdRun(np.asarray(times, float), positions, lengths)
 
 
 def _yield(speed: float, wish: float, offset: Array, velocity: Array, heading: Array, radius: Array) -> float:

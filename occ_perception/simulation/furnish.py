@@ -143,8 +143,10 @@ def _touristy(rng: np.random.Generator, site: Site, side: int) -> None:
             site.put(objects.signboard(rng), s, side, wall - float(rng.uniform(0.3, 1.0)), 0.4)
         elif kind == 4:
             site.put(objects.bench(), s, side, wall - 0.15, 0.8)
+        elif kind == 5 and rng.random() < 0.4:
+            site.put(objects.stall(rng), s, side, wall - 0.2, 1.2)
     for s in _along(rng, site, 5.0):
-        kind = int(rng.integers(8))
+        kind = int(rng.integers(10))
         if not _off_drives(site, side, s, 1.0):
             continue
         if kind < 2:
@@ -160,6 +162,10 @@ def _touristy(rng: np.random.Generator, site: Site, side: int) -> None:
             site.put(objects.bike_rack(rng), s, side, kerb + 0.3, 1.4)
         elif kind == 6:
             site.put(objects.hydrant(rng), s, side, kerb, 0.3)
+        elif kind == 7:
+            site.put(objects.cabinet(rng), s, side, kerb, 0.5)
+        elif kind == 8 and rng.random() < 0.4:
+            site.put(objects.cones(rng), s, side, kerb + 0.1, 1.3)
         else:
             site.put(objects.sign(rng), s, side, kerb - 0.1, 0.3)
 
@@ -171,7 +177,7 @@ def _residential(rng: np.random.Generator, site: Site, side: int) -> None:
         if _off_drives(site, side, s, 0.9) and street.verge_m > 0.5:
             site.put(objects.tree(rng, float(rng.uniform(4.5, 8.0))), s, side, verge, 0.6)
     for s in _along(rng, site, 9.0):
-        kind = int(rng.integers(5))
+        kind = int(rng.integers(6))
         if not _off_drives(site, side, s, 0.6):
             continue
         if kind == 0:
@@ -183,6 +189,8 @@ def _residential(rng: np.random.Generator, site: Site, side: int) -> None:
             site.put(objects.sign(rng), s, side, KERB_M + 0.25, 0.3)
         elif kind == 3 and street.verge_is_grass:
             site.put(objects.bush(rng), s, side, verge + 0.1, 0.5)
+        elif kind == 4:
+            site.put(objects.cabinet(rng) if rng.random() < 0.7 else objects.cones(rng), s, side, verge, 0.6)
     edge = street.walk_outer_m + 0.3
     for s in np.arange(street.start_m + 3.0, street.end_m - 3.0, 6.0).tolist():
         if not street.is_free_of_crossings(s, 3.5) or not _off_drives(site, side, s, 3.0):
@@ -197,7 +205,9 @@ def _residential(rng: np.random.Generator, site: Site, side: int) -> None:
             site.put(objects.wall(6.0, float(rng.uniform(0.5, 1.2)), objects.choose(rng, objects.BRICKS),
                                   Texture.BRICK), s, side, edge)
         for _ in range(int(rng.integers(0, 3))):
-            plant = objects.bush(rng) if rng.random() < 0.7 else objects.tree(rng, float(rng.uniform(3.5, 5.5)))
+            green = rng.random()
+            plant = (objects.bush(rng) if green < 0.6 else objects.cypress(rng) if green < 0.75
+                     else objects.tree(rng, float(rng.uniform(3.5, 5.5))))
             inside = float(rng.uniform(1.1, max(1.2, street.setback_m - 0.5)))
             site.put(plant, s + float(rng.uniform(-2.5, 2.5)), side, street.walk_outer_m + inside, 0.6)
 
@@ -209,7 +219,7 @@ def _commercial(rng: np.random.Generator, site: Site, side: int) -> None:
         if _off_drives(site, side, s, 1.0):
             site.put(objects.tree(rng, float(rng.uniform(5.0, 7.5))), s, side, kerb + 0.15, 0.6)
     for s in _along(rng, site, 6.0):
-        kind = int(rng.integers(8))
+        kind = int(rng.integers(11))
         if not _off_drives(site, side, s, 1.2):
             continue
         if kind == 0:
@@ -226,8 +236,14 @@ def _commercial(rng: np.random.Generator, site: Site, side: int) -> None:
             site.put(objects.planter(rng), s, side, wall - 0.3, 0.7)
         elif kind == 6:
             site.put(objects.signboard(rng), s, side, wall - float(rng.uniform(0.4, 1.2)), 0.4)
-        else:
+        elif kind == 7:
             site.put(objects.stroller(rng), s, side, wall - 0.4, 0.6)
+        elif kind == 8 and rng.random() < 0.5:
+            site.put(objects.bus_shelter(), s, side, kerb + 0.5, 1.8, np.pi)
+        elif kind == 9 and rng.random() < 0.5:
+            site.put(objects.cones(rng), s, side, kerb + 0.2, 1.3)
+        else:
+            site.put(objects.cabinet(rng), s, side, kerb, 0.5)
 
 
 def _corners(rng: np.random.Generator, site: Site) -> None:

@@ -19,6 +19,8 @@ GUTTER_M, KERB_M, KERB_FACE_M = 0.35, 0.15, 0.02
 GUTTER_DEPTH_M, RAMP_M, FLARE_M = 0.03, 1.2, 0.4
 DROPPED_KERB_M = 0.02
 CROSSWALK_M, STRIPE_M = 3.0, 0.5
+KERB_COLOURS = ((0.74, 0.73, 0.7), (0.6, 0.6, 0.62), (0.42, 0.42, 0.44), (0.8, 0.68, 0.2), (0.66, 0.24, 0.2))
+GUTTER_COLOURS = ((0.52, 0.52, 0.5), (0.6, 0.59, 0.56), (0.4, 0.4, 0.41), (0.46, 0.44, 0.4))
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Street:
         bend: (amplitude m, wavelength m, phase) of the street's centre line.
         grade: rise per metre along s.
         tint: RGB offsets of road and paving, so that materials differ between worlds.
+        kerb_colour, gutter_colour: RGB; concrete, granite or, rarely, paint.
     """
 
     district: District
@@ -73,6 +76,8 @@ class Street:
     bend: tuple[float, float, float]
     grade: float
     tint: tuple[float, float]
+    kerb_colour: tuple[float, float, float]
+    gutter_colour: tuple[float, float, float]
 
     @property
     def walk_inner_m(self) -> float:
@@ -129,7 +134,7 @@ class Street:
 def plan_street(rng: np.random.Generator, district: District, length_m: float) -> Street:
     """Draw the plan of a street whose middle `length_m` metres (s from 0) are walked along."""
     start, end = -25.0, length_m + 35.0
-    half_width = {"touristy": rng.uniform(3.2, 4.5), "residential": rng.uniform(3.2, 4.6),
+    half_width = {"touristy": rng.uniform(3.6, 4.6), "residential": rng.uniform(3.6, 4.8),
                   "commercial": rng.uniform(4.5, 6.8)}[district]
     grass_verge = rng.random() < {"touristy": 0.1, "residential": 0.8, "commercial": 0.15}[district]
     verge = rng.uniform(0.7, 1.6) if grass_verge else rng.uniform(0.0, 0.5)
@@ -159,7 +164,9 @@ def plan_street(rng: np.random.Generator, district: District, length_m: float) -
         district, start, end, half_width, float(rng.uniform(0.08, 0.15)), verge, grass_verge, walk, setback,
         district == "residential", tuple(side_streets), tuple(mid_crossings), tuple(driveways),
         (float(rng.uniform(-1.5, 1.5)), float(rng.uniform(70.0, 120.0)), float(rng.uniform(0.0, 6.28))),
-        float(rng.uniform(-0.02, 0.02)), (float(rng.uniform(-0.07, 0.07)), float(rng.uniform(-0.1, 0.1))))
+        float(rng.uniform(-0.02, 0.02)), (float(rng.uniform(-0.07, 0.07)), float(rng.uniform(-0.1, 0.1))),
+        KERB_COLOURS[int(rng.choice(len(KERB_COLOURS), p=(0.45, 0.25, 0.2, 0.06, 0.04)))],
+        GUTTER_COLOURS[int(rng.integers(len(GUTTER_COLOURS)))])
 
 
 def build_ground(street: Street) -> Ground:
@@ -283,8 +290,8 @@ def _surface(street: Street, s: Array, d: Array
     road_tint, paving_tint = street.tint
     warm = {"touristy": (0.62, 0.55, 0.47), "residential": (0.62, 0.61, 0.58), "commercial": (0.56, 0.57, 0.59)}
     paint = {
-        Sidewalk.CROSSWALK: (0.3, 0.3, 0.31), Sidewalk.ROAD: (0.3, 0.3, 0.31), Sidewalk.GUTTER: (0.5, 0.5, 0.48),
-        Sidewalk.CURB: (0.72, 0.71, 0.68), Sidewalk.SIDEWALK: warm[street.district], Sidewalk.GRASS: (0.3, 0.45, 0.16)}
+        Sidewalk.CROSSWALK: (0.3, 0.3, 0.31), Sidewalk.ROAD: (0.3, 0.3, 0.31), Sidewalk.GUTTER: street.gutter_colour,
+        Sidewalk.CURB: street.kerb_colour, Sidewalk.SIDEWALK: warm[street.district], Sidewalk.GRASS: (0.3, 0.45, 0.16)}
     tints = {Sidewalk.ROAD: road_tint, Sidewalk.CROSSWALK: road_tint, Sidewalk.SIDEWALK: paving_tint}
     patterns = {
         Sidewalk.CROSSWALK: Texture.ASPHALT, Sidewalk.ROAD: Texture.ASPHALT, Sidewalk.GUTTER: Texture.STONE,

@@ -111,6 +111,13 @@ def tree(rng: np.random.Generator, height_m: float) -> list[Solid]:
     return solids
 
 
+def cypress(rng: np.random.Generator) -> list[Solid]:
+    """A slim evergreen that is green from the ground up."""
+    w, h = float(rng.uniform(0.6, 1.1)), float(rng.uniform(2.0, 4.5))
+    return [part("ellipsoid", (w, w, h), (0, 0, 0.48 * h), Sidewalk.TREES, jitter(rng, (0.13, 0.3, 0.15), 0.05),
+                 Texture.FOLIAGE)]
+
+
 def bush(rng: np.random.Generator) -> list[Solid]:
     """A round shrub."""
     w, h = float(rng.uniform(0.5, 1.1)), float(rng.uniform(0.4, 0.9))
@@ -231,6 +238,55 @@ def bike_rack(rng: np.random.Generator) -> list[Solid]:
                             roll=0.0, pitch=np.pi / 2) for y in (-0.5, 0.5)]
             solids.append(part("box", (0.05, 1.0, 0.06), (x + 0.15, 0, 0.62), Sidewalk.OBSTACLE, colour))
     return solids
+
+
+def cabinet(rng: np.random.Generator) -> list[Solid]:
+    """A utility cabinet, a post box or a parking meter."""
+    kind = int(rng.integers(3))
+    if kind == 0:
+        h = float(rng.uniform(0.9, 1.5))
+        return [part("box", (float(rng.uniform(0.5, 1.1)), 0.4, h), (0, 0, 0.5 * h), Sidewalk.OBSTACLE,
+                     jitter(rng, (0.5, 0.55, 0.5), 0.1), Texture.METAL)]
+    if kind == 1:
+        colour = choose(rng, ((0.75, 0.15, 0.12), (0.15, 0.25, 0.55), (0.85, 0.7, 0.15)))
+        return [part("box", (0.5, 0.45, 0.9), (0, 0, 0.65), Sidewalk.OBSTACLE, colour, Texture.METAL),
+                part("cylinder", (0.45, 0.5, 0.5), (0, 0, 1.1), Sidewalk.OBSTACLE, colour, pitch=np.pi / 2),
+                part("box", (0.4, 0.35, 0.2), (0, 0, 0.1), Sidewalk.OBSTACLE, IRON)]
+    return [part("cylinder", (0.07, 0.07, 1.1), (0, 0, 0.55), Sidewalk.OBSTACLE, STEEL, Texture.METAL),
+            part("box", (0.16, 0.14, 0.35), (0, 0, 1.25), Sidewalk.OBSTACLE, jitter(rng, IRON, 0.1), Texture.METAL)]
+
+
+def cones(rng: np.random.Generator) -> list[Solid]:
+    """Two to four traffic cones in a row."""
+    count = int(rng.integers(2, 5))
+    orange = (0.9, 0.35, 0.08)
+    solids = []
+    for k in range(count):
+        x, y = (k - 0.5 * (count - 1)) * 0.8, float(rng.uniform(-0.1, 0.1))
+        solids += [part("box", (0.36, 0.36, 0.04), (x, y, 0.02), Sidewalk.OBSTACLE, orange),
+                   part("cylinder", (0.24, 0.24, 0.3), (x, y, 0.17), Sidewalk.OBSTACLE, orange),
+                   part("cylinder", (0.14, 0.14, 0.4), (x, y, 0.5), Sidewalk.OBSTACLE, (0.9, 0.88, 0.85))]
+    return solids
+
+
+def bus_shelter() -> list[Solid]:
+    """Three glazed sides and a roof, open towards -y, with a bench."""
+    solids = [part("box", (3.2, 1.3, 0.1), (0, 0, 2.45), Sidewalk.OBSTACLE, IRON),
+              part("box", (3.2, 0.05, 2.2), (0, 0.6, 1.25), Sidewalk.OBSTACLE, (0.5, 0.6, 0.62), Texture.GLASS),
+              part("box", (2.2, 0.35, 0.06), (0, 0.35, 0.5), Sidewalk.OBSTACLE, WOOD, Texture.WOOD)]
+    return solids + [part("box", (0.06, 1.2, 2.4), (x, 0, 1.2), Sidewalk.OBSTACLE, (0.45, 0.5, 0.5), Texture.METAL)
+                     for x in (-1.57, 1.57)]
+
+
+def stall(rng: np.random.Generator) -> list[Solid]:
+    """A market stall: a table with goods under a roof of cloth."""
+    cloth = jitter(rng, (0.75, 0.4, 0.3), 0.2)
+    solids = [part("box", (2.0, 0.8, 0.85), (0, 0, 0.425), Sidewalk.OBSTACLE, WOOD, Texture.WOOD),
+              part("box", (2.3, 1.3, 0.06), (0, 0, 2.25), Sidewalk.OBSTACLE, cloth, Texture.CLOTH, roll=0.15)]
+    solids += [part("cylinder", (0.05, 0.05, 2.2), (x, y, 1.1), Sidewalk.OBSTACLE, IRON)
+               for x in (-1.0, 1.0) for y in (-0.42, 0.42)]
+    return solids + [part("ellipsoid", (0.4, 0.4, 0.25), (x, 0, 0.92), Sidewalk.OBSTACLE,
+                          jitter(rng, (0.6, 0.5, 0.2), 0.3)) for x in (-0.7, -0.2, 0.3, 0.75)]
 
 
 def stroller(rng: np.random.Generator) -> list[Solid]:

@@ -26,7 +26,7 @@ def top_down(world: World, t_s: float, centre_m: tuple[float, float], extent_m: 
     corner = np.array([centre_m[0] - 0.5 * extent_m[0], centre_m[1] + 0.5 * extent_m[1]])
 
     def pixel(xy: Array) -> NDArray[np.int32]:
-        return np.round((xy - corner) * (pixels_per_m, -pixels_per_m)).astype(np.int32)
+        return np.asarray(np.round((xy - corner) * (pixels_per_m, -pixels_per_m)), np.int32)
 
     u, v = np.meshgrid(np.arange(width), np.arange(height))
     xy = np.stack([u.ravel() / pixels_per_m, -v.ravel() / pixels_per_m], 1) + corner

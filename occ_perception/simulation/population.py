@@ -10,14 +10,14 @@ from occ_perception.simulation import actors
 from occ_perception.simulation.actors import Shape
 from occ_perception.simulation.crowd import Stop, Walkers, run_lane
 from occ_perception.simulation.furnish import Site
-from occ_perception.simulation.layout import GUTTER_M, KERB_M
+from occ_perception.simulation.layout import GUTTER_M, KERB_M, SideStreet
 from occ_perception.simulation.scene import Array
 
 PARKED_INSET_M = 1.1
 _WALKERS_PER_M = {"touristy": 0.15, "residential": 0.07, "commercial": 0.11}
 _GROUPS_SPACING_M = {"touristy": 13.0, "residential": 26.0, "commercial": 17.0}
 _PARKED = {"touristy": 0.5, "residential": 0.6, "commercial": 0.55}
-_HEADWAY_S = {"touristy": 9.0, "residential": 12.0, "commercial": 5.0}
+_HEADWAY_S = {"touristy": 9.0, "residential": 10.0, "commercial": 5.0}
 
 
 @dataclass(eq=False)
@@ -46,13 +46,14 @@ def park(rng: np.random.Generator, site: Site) -> Standing:
         s = street.start_m + 4.0
         dense = _PARKED[street.district] * float(rng.uniform(0.7, 1.4))
         while s < street.end_m - 4.0:
-            shape = vehicle(rng, False)
+            # No lorries: they would reach into the lane.
+            shape = actors.car(rng, False) if rng.random() < 0.8 else actors.van(rng, False)
             half = 0.5 * shape.size_m[0]
             s += half
             drive_free = all(drive.side != side or abs(drive.s_m - s) > drive.half_width_m + half + 0.4
                              for drive in street.driveways)
             if street.is_free_of_crossings(s, half + 0.8) and drive_free and rng.random() < dense:
-                inset = 0.5 * shape.size_m[1] + float(rng.uniform(0.12, 0.4))
+                inset = 0.5 * shape.size_m[1] + float(rng.uniform(0.1, 0.3))
                 parked.add(shape, s, site.d(side, -inset),
                            float(rng.normal(0.0, 0.03)) + (np.pi if (side > 0) == (rng.random() < 0.9) else 0.0))
             s += half + float(rng.uniform(0.6, 1.6))
@@ -62,7 +63,28 @@ def park(rng: np.random.Generator, site: Site) -> Standing:
                 if street.setback_m + 2.0 > shape.size_m[0]:
                     parked.add(shape, drive.s_m, site.d(side, street.walk_outer_m + 0.3 + 0.5 * shape.size_m[0]),
                                side * np.pi / 2 * (1.0 if rng.random() < 0.5 else -1.0))
+    for other in street.side_streets:
+        _wait_and_park_beside(rng, site, other, parked)
     return parked
+
+
+def _wait_and_park_beside(rng: np.random.Generator, site: Site, other: SideStreet, parked: Standing) -> None:
+    """Vehicles that wait at the crosswalks of a side street (they keep to the right), and parked ones behind them."""
+    street = site.street
+    stop_line = street.crosswalk_m[1] + 0.7
+    for side in (-1, 1):
+        turn = -side * np.pi / 2
+        beyond = stop_line
+        while rng.random() < 0.55 and beyond < 16.0:
+            shape = vehicle(rng, site.night)
+            parked.add(shape, other.s_m - side * 0.5 * other.half_width_m, site.d(side, beyond + 0.5 * shape.size_m[0]),
+                       turn + float(rng.normal(0, 0.02)))
+            beyond += shape.size_m[0] + float(rng.uniform(1.0, 2.5))
+        if rng.random() < 0.5:
+            shape = actors.car(rng, False)
+            kerb = other.half_width_m - 0.5 * shape.size_m[1] - 0.25
+            behind = stop_line + 3.5 + float(rng.uniform(0.0, 4.0))
+            parked.add(shape, other.s_m + side * kerb, site.d(side, behind), turn)
 
 
 def stand(rng: np.random.Generator, site: Site) -> Standing:
@@ -121,11 +143,11 @@ def draw_walkers(rng: np.random.Generator, site: Site, side: int, start_m: Array
             d = float(rng.uniform(band[0] + 0.1, band[1] - 0.1))
             speed = float(np.clip(rng.normal(1.25, 0.2), 0.7, 1.7))
             kind = rng.random()
-            if kind < 0.05:
+            if kind < 0.06:
                 add(actors.scooter(rng), s, d, u, float(rng.uniform(1.8, 3.0)), band)
-            elif kind < 0.09:
+            elif kind < 0.1:
                 add(actors.wheelchair(rng), s, d, u, float(rng.uniform(0.7, 1.2)), band)
-            elif kind < 0.13:
+            elif kind < 0.15:
                 add(actors.cyclist(rng), s, d, u, float(rng.uniform(2.0, 3.2)), band)
             else:
                 add(actors.person(rng), s, d, u, speed, band)
@@ -161,7 +183,7 @@ def draw_traffic(rng: np.random.Generator, site: Site, stops: list[Stop], durati
         x = (reach_m if way > 0 else 0.0)
         shapes, starts = [], []
         while x > -travelled - 10.0:
-            shape = actors.cyclist(rng) if rng.random() < 0.18 else vehicle(rng, night)
+            shape = actors.cyclist(rng) if rng.random() < 0.22 else vehicle(rng, night)
             shapes.append(shape)
             starts.append(x if way > 0 else reach_m - x)
             x -= 0.5 * shape.size_m[0] + 6.0 + float(rng.exponential(_HEADWAY_S[street.district] * limit))
