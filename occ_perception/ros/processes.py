@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 import rclpy
-from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -23,6 +24,13 @@ from rclpy.node import Node
 from occ_perception.errors import OccPerceptionError
 
 _LOG_LINES = 15
+_ASK_AGAIN_S = 3.0
+_REACHED = {
+    Transition.TRANSITION_CONFIGURE: State.PRIMARY_STATE_INACTIVE,
+    Transition.TRANSITION_ACTIVATE: State.PRIMARY_STATE_ACTIVE,
+    Transition.TRANSITION_DEACTIVATE: State.PRIMARY_STATE_INACTIVE,
+    Transition.TRANSITION_CLEANUP: State.PRIMARY_STATE_UNCONFIGURED,
+}
 
 
 class ProcessError(OccPerceptionError):
@@ -81,12 +89,16 @@ class Child:
         except subprocess.TimeoutExpired:
             raise self.error(f"had not ended after {timeout_s:g} s") from None
 
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.killpg(self.pid, number)
+
     def stop(self, patience_s: float = 10.0) -> int:
-        """Ask it to end (SIGINT, then SIGTERM), kill it if it does not; its exit status."""
+        """Ask it to end, with growing insistence, and kill it if it does not; its exit status."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
             if not self.running:
                 break
-            os.killpg(self.pid, number)
+            self.send(number)
             try:
                 self._process.wait(patience_s)
             except subprocess.TimeoutExpired:
@@ -143,20 +155,55 @@ class Operator:
             self._executor.spin_once(timeout_sec=0.05)
 
     def call(self, kind: type, service: str, request: Any, timeout_s: float = 20.0) -> Any:
-        """The answer of a service."""
+        """The answer of a service that may be asked twice: on a busy machine an answer can miss a young client."""
         client = self.node.create_client(kind, service)
+        answers: list[Any] = []
         try:
             self.until(client.service_is_ready, f"the service {service}", timeout_s)
-            future = client.call_async(request)
-            self.until(future.done, f"an answer of {service}", timeout_s)
-            return future.result()
+            self._asking(lambda: client.call_async(request).add_done_callback(lambda f: answers.append(f.result())),
+                         lambda: bool(answers), f"an answer of {service}", timeout_s)
+            return answers[0]
         finally:
             self.node.destroy_client(client)
 
+    def _asking(self, ask: Callable[[], object], happened: Callable[[], bool], what: str, timeout_s: float) -> None:
+        """Ask, and ask again every few seconds, until `happened()`."""
+        asked = -math.inf
+
+        def answered() -> bool:
+            nonlocal asked
+            if not happened() and time.monotonic() - asked > _ASK_AGAIN_S:
+                asked = time.monotonic()
+                ask()
+            return happened()
+
+        self.until(answered, what, timeout_s)
+
     def change_state(self, node: str, transition: int, timeout_s: float = 60.0) -> bool:
-        """Ask a lifecycle node for a transition; whether it succeeded."""
-        request = ChangeState.Request(transition=Transition(id=transition))
-        return bool(self.call(ChangeState, f"{node}/change_state", request, timeout_s).success)
+        """Ask a lifecycle node for a transition; whether it succeeded.
+
+        A transition must not be asked for twice. When its answer is long in coming, the state is asked for, which
+        the node tells only after the transition.
+        """
+        change = self.node.create_client(ChangeState, f"{node}/change_state")
+        look = self.node.create_client(GetState, f"{node}/get_state")
+        outcomes: list[bool] = []
+        try:
+            self.until(lambda: change.service_is_ready() and look.service_is_ready(), f"the services of {node}", timeout_s)
+            request = ChangeState.Request(transition=Transition(id=transition))
+            change.call_async(request).add_done_callback(lambda f: outcomes.append(bool(f.result().success)))
+            began = time.monotonic()
+
+            def ask_state() -> None:
+                if time.monotonic() - began > _ASK_AGAIN_S:
+                    look.call_async(GetState.Request()).add_done_callback(
+                        lambda f: outcomes.append(f.result().current_state.id == _REACHED[transition]))
+
+            self._asking(ask_state, lambda: bool(outcomes), f"the transition of {node}", timeout_s)
+            return outcomes[0]
+        finally:
+            self.node.destroy_client(change)
+            self.node.destroy_client(look)
 
     def state(self, node: str) -> str:
         """Label of a lifecycle node's state, such as `active`."""
@@ -173,13 +220,20 @@ class Operator:
             if not self.change_state(node, transition):
                 raise child.error(f"could not be {meaning}")
 
+    def forget(self, child: Child) -> None:
+        """Watch a child no longer: it may end by itself."""
+        self._children.remove(child)
+
     def stop(self, child: Child, patience_s: float = 10.0) -> int:
         """End one child; its exit status."""
-        self._children.remove(child)
+        self.forget(child)
         return child.stop(patience_s)
 
     def close(self) -> None:
-        """End all children, the last one first, and the node."""
+        """End all children at once, and the node."""
+        for child in self._children:
+            if child.running:
+                child.send(signal.SIGINT)
         while self._children:
             self._children.pop().stop()
         self._cleanup.close()

@@ -174,7 +174,9 @@ class Robot:
         """The newest diagnostics by part: engine, frames, and every sensor."""
         from occ_perception.ros.diagnostics import as_dict
 
-        return as_dict(self.heard["/diagnostics"][-1].status) if self.heard["/diagnostics"] else {}
+        ours = f"{self.node[1:]}: "
+        reports = (report.status for report in reversed(self.heard["/diagnostics"]))
+        return as_dict(next((report for report in reports if report[0].name.startswith(ours)), []))
 
     def until_diagnosed(self, part: str, key: str, fits: Callable[[str], bool], timeout_s: float = 10.0,
                         again: Callable[[], object] = lambda: None) -> str:
@@ -194,7 +196,7 @@ class Robot:
         return self.diagnostics()[part][key]
 
     def meet(self) -> None:
-        """Speak on every input until the node has heard it: best-effort readers miss what comes while they match."""
+        """Speak until the node has heard every input and we its output: what is said while readers match is lost."""
         def greet(topic: str, message: Callable[[int], Any]) -> Callable[[], None]:
             return lambda: self.say(topic, message(self.now()))
 
@@ -209,6 +211,7 @@ class Robot:
         for sensor, greeting in greetings.items():
             if sensor in self.diagnostics():
                 self.until_diagnosed(sensor, "received", lambda n: int(n or 0) > 0, again=greeting)
+        self.until_diagnosed("engine", "state", lambda _: bool(self.heard["voxels"]), again=self.frame)
 
 
 def stamp_of(message: Any) -> int:
@@ -239,3 +242,28 @@ def start_node(operator: Any, rig_file: Path) -> Callable[..., Any]:
 def make_robot(operator: Any, rig: Rig) -> Callable[[str], Robot]:
     """A robot that feeds and hears the node of that name."""
     return lambda node: Robot(operator, rig, node)
+
+
+@pytest.fixture
+def make_node(rig_file: Path, model_folder: Path) -> Iterator[Callable[..., Any]]:
+    """Makes a PerceptionNode in this process, for what needs no second one; parameters as name=value."""
+    import rclpy
+    from rclpy.context import Context
+    from rclpy.parameter import Parameter
+
+    from occ_perception.ros.perception_node import PerceptionNode
+
+    context = Context()
+    rclpy.init(context=context)
+    nodes = []
+
+    def make(name: str = "node", **parameters: Any) -> Any:
+        values = {"rig": str(rig_file), "model": str(model_folder)} | parameters
+        overrides = [Parameter(key, value=value) for key, value in values.items()]
+        nodes.append(PerceptionNode(name, context=context, parameter_overrides=overrides))
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.destroy_node()
+    context.try_shutdown()
