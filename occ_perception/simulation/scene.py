@@ -440,10 +440,13 @@ class World:
             "static": [_describe(solid) for solid in self.static],
             "actors": [{"track_id": actor.track_id, "label": actor.label, "size_m": _rounded(actor.size_m),
                         "solids": [_describe(solid) for solid in actor.solids],
+                        "swing": None if actor.swing is None else _rounded(actor.swing),
+                        "headlights_m": _rounded(actor.headlights_m),
                         "poses": _rounded([actor.motion.sample(t) for t in (seconds if actor.moves else (0.0,))])}
                        for actor in self.actors],
             "robot": _rounded([self.robot.pose_at(t)[:3] for t in seconds]),
-            "lighting": {"sun": _rounded(self.lighting.sun_direction), "lamps_m": _rounded(self.lighting.lamps_m)},
+            "lighting": {name: _rounded(getattr(self.lighting, name)) for name in (
+                "sun_direction", "sun_colour", "ambient", "sky_colour", "lamps_m", "lamp_power", "lamp_colour")},
         }
 
     def content_hash(self) -> str:
