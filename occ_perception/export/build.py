@@ -1,0 +1,215 @@
+"""From a trained checkpoint to a model folder: graphs, parity, int8, scores against the prior, manifest."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from occ_perception.datasets import Sample, SimulatedDataset
+from occ_perception.engines import (
+    Manifest,
+    RangeBinsSpec,
+    TensorSpec,
+    TrainingRecord,
+    Variant,
+    load_manifest,
+    save_manifest,
+    sha256_of,
+)
+from occ_perception.engines.manifest import MANIFEST_NAME, GridSpec, ScoreRecord
+from occ_perception.errors import ConfigurationError
+from occ_perception.export.onnx import export_onnx
+from occ_perception.export.parity import Parity, measure_parity
+from occ_perception.export.quantise import Feeds, quantise
+from occ_perception.export.scores import PRIOR, score_splits
+from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
+from occ_perception.taxonomy import SIDEWALK
+from occ_perception.training.batches import NO_AUGMENTATION, make_item
+from occ_perception.training.checkpoint import load_network
+from occ_perception.training.evaluate import spread
+
+WAYPOINT_STEP_S = 0.5
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """How a checkpoint is exported.
+
+    Attributes:
+        data: folder of the simulated splits.
+        version: of the model.
+        train_split: calibrates int8 and gives the prior.
+        score_splits: splits to score on; none gives a manifest without scores.
+        calibration_frames, parity_frames, prior_frames: frames of the train split, evenly spread.
+        score_frames: at most this many frames of each split, evenly spread (default: all).
+    """
+
+    data: Path
+    version: str = "1.0.0"
+    train_split: str = "train"
+    score_splits: tuple[str, ...] = ("test", "night", "districts", "embodiments")
+    calibration_frames: int = 64
+    parity_frames: int = 4
+    prior_frames: int = 1000
+    score_frames: int | None = None
+
+
+def export_model(checkpoint: Path, out: Path, settings: ExportSettings, tell: Tell = print) -> Manifest:
+    """Make the model folder `out` (its name is the model's name) from a checkpoint or model file of the training.
+
+    Everything is made in a folder beside `out`, which then takes its place: `out` is never half a model.
+
+    Args:
+        tell: called with one line per step.
+
+    Raises:
+        TrainingError: no such checkpoint.
+        DatasetError: a split is missing.
+        EngineError: the graph does not answer as the network does.
+    """
+    if out.exists() and any(out.iterdir()) and not (out / MANIFEST_NAME).is_file():
+        raise ConfigurationError(["is no model folder: it would be replaced"], where=str(out))
+    network, provenance = load_network(checkpoint)
+    train = SimulatedDataset(settings.data, settings.train_split)
+    splits = {name: SimulatedDataset(settings.data, name) for name in settings.score_splits}
+    beside = out.with_name(f"{out.name}.tmp{os.getpid()}")
+    beside.mkdir(parents=True)
+    try:
+        variants, parity = _write_graphs(network, train, beside, out.name, settings, tell)
+        manifest = Manifest(
+            name=out.name,
+            version=settings.version,
+            variants=variants,
+            training=_training_record(checkpoint, provenance, train, settings, parity),
+            **describe_graph(network.config),
+        )
+        save_manifest(manifest, beside)
+        scores = score_splits(load_manifest(beside), train, splits, settings.prior_frames, settings.score_frames, tell)
+        update = {"scores": tuple(scores), "variants": _noted(variants, scores)}
+        save_manifest(manifest.model_copy(update=update), beside)
+        load_manifest(beside)
+        _take_place(beside, out)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return load_manifest(out)
+
+
+def describe_graph(config: WalkOccConfig) -> dict[str, Any]:
+    """The fields of a manifest that follow from the network's sizes."""
+    samples, (nx, ny, nz) = config.lift_grid.size, config.output_grid.shape
+
+    def tensor(name: str, shape: tuple[int | str, ...], dtype: Any, meaning: str) -> TensorSpec:
+        return TensorSpec(name=name, shape=shape, dtype=dtype, meaning=meaning)
+
+    return {
+        "tasks": ("occupancy", "trajectory"),
+        "taxonomy": SIDEWALK.name,
+        "output_grid": GridSpec.of(config.output_grid),
+        "lift_grid": GridSpec.of(config.lift_grid),
+        "range_bins": RangeBinsSpec(**asdict(config.bins)),
+        "image_size": config.image_size,
+        "feature_size": config.feature_size,
+        "maximum_hits": 2,
+        "waypoint_times_s": tuple(WAYPOINT_STEP_S * (i + 1) for i in range(config.waypoints)),
+        "inputs": (
+            tensor("images", ("cameras", *config.image_size, 3), "uint8", "RGB, one image per camera"),
+            tensor("rows", ("hits", samples), "int32", "row of the flattened features that a sample of the lift grid"
+                   " reads; samples in message order"),
+            tensor("bins", ("hits", samples), "int32", "range bin of the sample on that pixel's ray"),
+            tensor("weights", ("hits", samples), "float32", "0 where no camera sees the sample, else 1 / hits"),
+        ),
+        "outputs": (
+            tensor("labels", (nz, ny, nx), "uint8", "class of every cell; flat in message order"),
+            tensor("confidence", (nz, ny, nx), "uint8", "255 P(occupied)"),
+            tensor("waypoints", (config.waypoints, 2), "float32", "x forward and y left in the grid's frame, metres"),
+        ),
+        "licence": "Apache-2.0",
+    }
+
+
+def engine_inputs(samples: Sequence[Sample] | SimulatedDataset, frames: int, config: WalkOccConfig) -> Iterator[Feeds]:
+    """Inputs of the graph for `frames` samples, evenly spread."""
+    for index in spread(len(samples), frames):
+        item = make_item(samples[index], config, NO_AUGMENTATION, np.random.default_rng(0))
+        yield {name: item[name] for name in ("images", "rows", "bins", "weights")}
+
+
+def _write_graphs(
+    network: WalkOcc, train: SimulatedDataset, folder: Path, name: str, settings: ExportSettings, tell: Tell
+) -> tuple[dict[str, Variant], Parity]:
+    fp32, int8 = folder / f"{name}_fp32.onnx", folder / f"{name}_int8.onnx"
+    tell("exporting fp32")
+    export_onnx(network, fp32)
+    parity = measure_parity(network, fp32, engine_inputs(train, settings.parity_frames, network.config))
+    parity.require()
+    tell(f"parity on {parity.frames} frames: floats within {max(parity.margin_error, parity.waypoint_error_m):.1e}, "
+         f"{100 * parity.equal_labels:.4f} % equal labels")
+    tell(f"quantising to int8 on {settings.calibration_frames} frames")
+    quantise(fp32, int8, engine_inputs(train, settings.calibration_frames, network.config))
+    return {
+        "int8": Variant(file=int8.name, sha256=sha256_of(int8), precision="int8", devices=("cpu",),
+                        note=f"QDQ, uint8 activations, int8 weights per channel, ranges from "
+                             f"{settings.calibration_frames} frames of {settings.train_split}"),
+        "fp32": Variant(file=fp32.name, sha256=sha256_of(fp32), precision="fp32", devices=("cpu", "cuda", "tensorrt")),
+    }, parity
+
+
+def _training_record(
+    checkpoint: Path, provenance: dict[str, Any], train: SimulatedDataset, settings: ExportSettings, parity: Parity
+) -> TrainingRecord:
+    """Where the weights come from; paths of the machine are left out."""
+    trained_on = provenance.get("data", {}).get(settings.train_split, {})
+    configuration = {key: value for key, value in provenance.get("training", {}).items()
+                     if key not in ("data", "output", "network")}
+    return TrainingRecord(
+        data=f"SidewalkSim {settings.train_split}",
+        data_version=str(trained_on.get("version", train.version)),
+        data_hash=str(trained_on.get("content_hash", train.content_hash)),
+        commit=_commit(),
+        seed=int(provenance.get("seed", 0)),
+        steps=int(provenance.get("steps", 0)),
+        checkpoint_sha256=sha256_of(checkpoint),
+        settings=json.loads(json.dumps({
+            **configuration,
+            **{key: provenance[key] for key in ("samples", "minutes", "class_offsets") if key in provenance},
+            "parity": asdict(parity),
+        })),
+    )
+
+
+def _noted(variants: dict[str, Variant], scores: Sequence[ScoreRecord]) -> dict[str, Variant]:
+    """The variants; int8 with what it costs against fp32 on the first split that was scored."""
+    first = {score.variant: score for score in scores if score.split == scores[0].split and score.variant != PRIOR}
+    if not {"int8", "fp32"} <= first.keys():
+        return variants
+    loss = {key: first["int8"].values[key] - first["fp32"].values[key] for key in ("iou", "miou")}
+    cost = f"{loss['iou']:+.2f} IoU, {loss['miou']:+.2f} mIoU against fp32 on {scores[0].split}"
+    return {**variants, "int8": variants["int8"].model_copy(update={"note": f"{variants['int8'].note}; {cost}"})}
+
+
+def _commit() -> str:
+    """Commit of this source, `unknown` outside a repository."""
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True,
+                               check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
+def _take_place(new: Path, place: Path) -> None:
+    """Put folder `new` at `place`; what was there goes away only once the new one stands."""
+    old = place.with_name(f"{place.name}.old{os.getpid()}")
+    if place.exists():
+        place.rename(old)
+    new.rename(place)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,79 @@
+"""Scores of a model folder's variants on named splits, through the pipeline that the robot runs, beside the prior."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from occ_perception.datasets import Sample, SimulatedDataset
+from occ_perception.engines import Engine, Manifest, load_engine
+from occ_perception.engines.manifest import ScoreRecord
+from occ_perception.pipelines import OccupancyPipeline
+from occ_perception.taxonomy import get_taxonomy
+from occ_perception.training.evaluate import Prediction, Predictor, constant_predictor, evaluate, spread
+from occ_perception.training.prior import count_labels
+from occ_perception.types import CameraImage, SensorFrame
+
+PRIOR = "prior"
+"""Name, among the scored variants, of each voxel's most frequent training label."""
+
+
+def score_splits(
+    manifest: Manifest,
+    train: SimulatedDataset,
+    splits: Mapping[str, SimulatedDataset],
+    prior_frames: int,
+    score_frames: int | None,
+    tell: Callable[[str], None],
+) -> list[ScoreRecord]:
+    """Every variant on every split, on the CPU, and the prior of `prior_frames` training frames."""
+    if not splits:
+        return []
+    tell(f"counting labels of {min(prior_frames, len(train))} training frames for the prior")
+    shape, classes = manifest.output_grid.spec().shape, len(get_taxonomy(manifest.taxonomy))
+    counted = (train[index] for index in spread(len(train), prior_frames))
+    predictors = {PRIOR: constant_predictor(count_labels(counted, classes, shape).most_frequent())}
+    for variant in manifest.variants:
+        predictors[variant] = engine_predictor(load_engine(manifest, device="cpu", variant=variant), manifest)
+    records = []
+    for split, samples in splits.items():
+        for variant, predict in predictors.items():
+            scores = evaluate(predict, samples, limit=score_frames)
+            records.append(score_record(scores, variant, split, samples, manifest.taxonomy))
+            tell(f"{split}, {variant}: IoU {100 * scores['iou']:.2f}, mIoU {100 * scores['miou']:.2f} "
+                 f"({scores['samples']} frames)")
+    return records
+
+
+def engine_predictor(engine: Engine, manifest: Manifest) -> Predictor:
+    """An engine, inside the occupancy pipeline, as a predictor of samples of any rig."""
+    pipelines: dict[str, OccupancyPipeline] = {}
+
+    def predict(sample: Sample) -> Prediction:
+        rig = sample.rig
+        pipeline = pipelines.setdefault(rig.name, OccupancyPipeline(engine, manifest, rig))
+        images = {name: CameraImage(name, sample.stamp_ns, pixels) for name, pixels in sample.images.items()}
+        # The tilt is the pose of a base whose grid frame is the world.
+        result = pipeline.step(SensorFrame(sample.stamp_ns, images, T_odom_base=sample.T_grid_base))
+        waypoints = result.trajectory.positions_m if result.trajectory else None
+        return result.grid.labels, waypoints
+
+    return predict
+
+
+def score_record(
+    scores: Mapping[str, Any], variant: str, split: str, samples: SimulatedDataset, taxonomy: str
+) -> ScoreRecord:
+    """Fractions of `evaluate` as the percentages of a manifest."""
+    values = {key: 100 * scores[key] for key in ("iou", "miou", "precision", "recall")}
+    values |= {f"labelled_{key}": 100 * scores["labelled"][key] for key in ("iou", "miou")}
+    values["waypoint_error_m"] = scores["waypoint_error_m"]
+    names = get_taxonomy(taxonomy).classes
+    per_class = {name: None if math.isnan(value) else round(100 * value, 2)
+                 for name, value in list(zip(names, scores["per_class"], strict=True))[1:]}
+    return ScoreRecord(
+        variant=variant, split=split, data_version=samples.version, data_hash=samples.content_hash,
+        frames=scores["samples"], per_class=per_class,
+        values={key: round(value, 4) for key, value in values.items() if not math.isnan(value)},
+    )

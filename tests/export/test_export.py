@@ -1,0 +1,202 @@
+"""Export: the deployed graph answers as the network does, and the folder says truthfully what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from occ_perception.datasets import SimulatedDataset
+from occ_perception.engines import load_engine, load_manifest
+from occ_perception.errors import ConfigurationError, DatasetError, EngineError
+from occ_perception.export import build
+from occ_perception.export.build import ExportSettings, engine_inputs, export_model
+from occ_perception.export.graph import WalkOccGraph, decide
+from occ_perception.export.onnx import INPUTS, OUTPUTS, example_inputs, export_onnx
+from occ_perception.export.parity import Parity, measure_parity
+from occ_perception.export.quantise import quantise
+from occ_perception.networks.walkocc import WalkOcc
+from occ_perception.training.checkpoint import save_network
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture(scope="module")
+def graph(network: WalkOcc, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("graph") / "tiny.onnx"
+    export_onnx(network, path)
+    return path
+
+
+def feeds(network: WalkOcc, cameras: int, hits: int) -> dict[str, np.ndarray]:
+    images, rows, bins, weights = (tensor.numpy() for tensor in example_inputs(network.config))
+    pixels = int(np.prod(network.config.feature_size))
+    return {"images": images[:cameras], "rows": rows[:hits] % (cameras * pixels), "bins": bins[:hits],
+            "weights": weights[:hits]}
+
+
+@pytest.mark.parametrize(("cameras", "hits"), [(1, 1), (2, 1), (2, 2)])
+def test_the_graph_answers_as_the_network(network: WalkOcc, graph: Path, cameras: int, hits: int) -> None:
+    found = measure_parity(network, graph, [feeds(network, cameras, hits)])
+    found.require()
+    assert found.margin_error < 1e-5
+    assert found.equal_labels > 0.9999
+
+
+def test_arranging_the_graph_leaves_the_network_as_it_was(network: WalkOcc) -> None:
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    WalkOccGraph(network)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_labels_and_confidence_are_those_of_a_softmax() -> None:
+    logits = torch.randn(4, 5, 14, 6, generator=torch.Generator().manual_seed(0)) * 4
+    logits[0, 0, :, 0] = torch.tensor([0.0] + [200.0] * 13)  # overflows an exponential: P(free) is 0
+    logits[0, 0, :, 1] = torch.tensor([0.0] + [-200.0] * 13)
+    labels, confidence = decide(logits - logits[:, :, :1])
+    probabilities = logits.softmax(2)
+    np.testing.assert_array_equal(labels.numpy(), probabilities.argmax(2).permute(2, 0, 1).numpy())
+    expected = 255 * (1 - probabilities[:, :, 0]).permute(2, 0, 1).numpy()
+    assert np.abs(confidence.numpy() - expected).max() <= 0.5 + 1e-3
+    assert confidence[0, 0, 0] == 255
+    assert confidence[1, 0, 0] == 0
+
+
+def test_the_file_is_the_same_for_the_same_weights_and_names_no_machine(
+    network: WalkOcc, graph: Path, tmp_path: Path
+) -> None:
+    export_onnx(network, tmp_path / "again.onnx")
+    content = graph.read_bytes()
+    assert (tmp_path / "again.onnx").read_bytes() == content
+    assert str(Path(torch.__file__).parent).encode() not in content
+    assert b"test_export" not in content
+    assert [p.name for p in tmp_path.iterdir()] == ["again.onnx"]
+
+
+def test_the_graph_has_only_operators_that_deploy(graph: Path) -> None:
+    model = onnx.load(graph)
+    kinds = {node.op_type for node in model.graph.node}
+    assert not kinds & {"ScatterND", "ScatterElements", "GridSample", "NonZero", "BatchNormalization", "Loop", "If"}
+    assert {node.domain for node in model.graph.node} == {""}
+    assert model.opset_import[0].version <= 20
+    assert [i.name for i in model.graph.input] == list(INPUTS)
+    assert [o.name for o in model.graph.output] == list(OUTPUTS)
+
+
+def test_other_weights_fail_the_parity_with_the_difference(network: WalkOcc, graph: Path) -> None:
+    other = WalkOcc(network.config)
+    with pytest.raises(EngineError, match="floats differ by"):
+        measure_parity(other, graph, [feeds(network, 1, 1)]).require()
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [((1, 0.0, 0.0, 0.99, 0), "99.000 %"), ((1, 0.0, 2e-4, 1.0, 0), "floats"), ((1, 0.0, 0.0, 1.0, 2), "confidence")],
+)
+def test_parity_is_refused_by_each_of_its_limits(values: tuple[Any, ...], says: str) -> None:
+    with pytest.raises(EngineError, match=says):
+        Parity(*values).require()
+
+
+def test_int8_stays_near_fp32_and_really_is_int8(network: WalkOcc, graph: Path, data: Path, tmp_path: Path) -> None:
+    train = SimulatedDataset(data, "train")
+    target = tmp_path / "tiny_int8.onnx"
+    quantise(graph, target, engine_inputs(train, 3, network.config))
+    assert [p.name for p in tmp_path.iterdir()] == ["tiny_int8.onnx"]
+    model = onnx.load(target)
+    convolutions = sum(node.op_type == "Conv" for node in model.graph.node)
+    int8_weights = [i for i in model.graph.initializer if i.data_type == onnx.TensorProto.INT8 and len(i.dims) == 4]
+    assert len(int8_weights) == convolutions > 10
+    near = measure_parity(network, graph, engine_inputs(train, 2, network.config))
+    far = _labels_equal(graph, target, list(engine_inputs(train, 2, network.config)))
+    assert near.equal_labels > 0.9999
+    assert 0.8 < far < 1.0
+
+
+def _labels_equal(one: Path, other: Path, inputs: list[dict[str, np.ndarray]]) -> float:
+    sessions = [onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]) for path in (one, other)]
+    answers = [[session.run(["labels"], item)[0] for item in inputs] for session in sessions]
+    return float(np.mean(np.stack(answers[0]) == np.stack(answers[1])))
+
+
+@pytest.fixture
+def checkpoint(network: WalkOcc, tmp_path: Path) -> Path:
+    path = tmp_path / "model.safetensors"
+    provenance = {
+        "data": {"train": {"version": "7", "content_hash": "hash of train", "samples": 3}}, "seed": 5, "steps": 11,
+        "minutes": 2.0, "training": {"batch_size": 4, "data": "/some/machine", "output": "/some/machine"},
+    }
+    save_network(path, network, provenance)
+    return path
+
+
+@pytest.fixture
+def settings(data: Path) -> ExportSettings:
+    return ExportSettings(data=data, score_splits=("test",), calibration_frames=3, parity_frames=1)
+
+
+def test_a_model_folder_says_what_it_holds(
+    checkpoint: Path, settings: ExportSettings, tmp_path: Path, config: Any
+) -> None:
+    told: list[str] = []
+    out = tmp_path / "models" / "tiny"
+    manifest = export_model(checkpoint, out, settings, told.append)
+    assert sorted(p.name for p in out.iterdir()) == ["manifest.yaml", "tiny_fp32.onnx", "tiny_int8.onnx"]
+    assert [p.name for p in out.parent.iterdir()] == ["tiny"]
+    assert list(manifest.variants) == ["int8", "fp32"]
+    assert (manifest.training.steps, manifest.training.seed, manifest.training.data_version) == (11, 5, "7")
+    assert manifest.training.data_hash == "hash of train"
+    assert "/some/machine" not in (out / "manifest.yaml").read_text()
+    assert {(score.variant, score.split, score.frames) for score in manifest.scores} == {
+        (variant, "test", 2) for variant in ("prior", "int8", "fp32")
+    }
+    prior = next(score for score in manifest.scores if score.variant == "prior")
+    assert prior.data_hash == "hash of test"
+    assert prior.per_class["sidewalk"] == 100.0  # the same voxels in every frame: the prior knows them
+    assert prior.per_class["person"] is None
+    assert "mIoU against fp32 on test" in manifest.variants["int8"].note
+    assert any("parity" in line for line in told)
+    int8 = load_engine(load_manifest(out), device="cpu")
+    assert int8.describe().precision == "int8"
+    fp32 = load_engine(manifest, device="cpu", variant="fp32")
+    outputs, _ = fp32.run(feeds(WalkOcc(config), 2, 2), fp32.new_state())
+    assert outputs["labels"].shape == config.output_grid.shape[::-1]
+
+
+def test_an_export_that_fails_leaves_the_old_model_and_nothing_beside_it(
+    checkpoint: Path, settings: ExportSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "models" / "tiny"
+    out.mkdir(parents=True)
+    (out / "manifest.yaml").write_text("the old one")
+
+    def half_done(network: WalkOcc, path: Path) -> None:
+        path.write_bytes(b"half a graph")
+        raise EngineError("no more")
+
+    monkeypatch.setattr(build, "export_onnx", half_done)
+    with pytest.raises(EngineError, match="no more"):
+        export_model(checkpoint, out, settings, lambda line: None)
+    assert (out / "manifest.yaml").read_text() == "the old one"
+    assert [p.name for p in out.parent.iterdir()] == ["tiny"]
+
+
+def test_a_folder_that_is_no_model_is_not_replaced(checkpoint: Path, settings: ExportSettings, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no model folder"):
+        export_model(checkpoint, tmp_path, settings, lambda line: None)
+    assert checkpoint.is_file()
+
+
+def test_a_missing_split_is_said_before_anything_is_made(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    tell: Callable[[str], None] = told.append
+    with pytest.raises(DatasetError, match="night"):
+        export_model(checkpoint, tmp_path / "out", ExportSettings(data=data, score_splits=("test", "night")), tell)
+    assert not told
+    assert not (tmp_path / "out").exists()
