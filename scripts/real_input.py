@@ -1,6 +1,7 @@
 """Real recordings of two robots to rigs and to the files of `bag create`: their calibrations come in odd formats.
 
-`python scripts/real_input.py ../shared/real out/real` writes a rig, a bag and overlay pictures of each.
+`python scripts/real_input.py ../shared/real out/real --model models/walkocc_lite` writes a rig, a bag and pictures of
+each: the ground of the grid and the points of the LiDAR in the images, and the voxels that the model answers.
 """
 
 from __future__ import annotations
@@ -16,10 +17,16 @@ from numpy.typing import NDArray
 
 from occ_perception.calibration import Rig, RigCamera, RigLidar, save_rig
 from occ_perception.calibration.formats import from_camera_info
+from occ_perception.engines import load_engine, load_manifest
 from occ_perception.geometry import SIDEWALK_GRID, se3
+from occ_perception.pipelines import FrameAssembler, OccupancyPipeline, OdometryBuffer, SyncedSet, synchroniser_for
+from occ_perception.recordings import BagReader, sensor_events
 from occ_perception.recordings.cloud_files import read_cloud
 from occ_perception.recordings.create import create_bag
 from occ_perception.replay import overlay
+from occ_perception.types import VoxelGrid
+
+Image = NDArray[np.uint8]
 
 FISHEYE_THETA_RAD = np.deg2rad(95.0)
 
@@ -83,34 +90,60 @@ def tracked_robot(folder: Path) -> RealInput:
 READERS = {"roecs_fisheye4": fisheye_vehicle, "marv_quadcam_os0": tracked_robot}
 
 
-def pictures(data: RealInput) -> dict[str, NDArray[np.uint8]]:
+def image_of(data: RealInput, camera: RigCamera) -> Image:
+    """RGB pixels of one camera."""
+    return np.asarray(cv2.imread(str(data.images[camera.name]), cv2.IMREAD_COLOR_RGB), np.uint8)
+
+
+def geometry_pictures(data: RealInput) -> list[Image]:
     """What must lie on the floor and on things, drawn into every image: the grid's ground, and the LiDAR's points."""
-    drawn = {}
+    drawn = []
     for camera in data.rig.cameras:
-        image = np.asarray(cv2.imread(str(data.images[camera.name]), cv2.IMREAD_COLOR_RGB), np.uint8)
+        image = image_of(data, camera)
         for lidar in data.rig.lidars:
             cloud = read_cloud(data.clouds[lidar.name], lidar.name, 0)
             image = overlay.draw_cloud(image, camera.mounted(), cloud, lidar.T_base_lidar)
-        drawn[camera.name] = overlay.draw_ground(image, camera.mounted(), SIDEWALK_GRID)
+        drawn.append(overlay.draw_ground(image, camera.mounted(), SIDEWALK_GRID))
     return drawn
 
 
+def answer(bag: Path, rig: Rig, model: Path) -> VoxelGrid:
+    """What the robot's own pipeline says to the last instant of a bag."""
+    manifest = load_manifest(model)
+    pipeline = OccupancyPipeline(load_engine(manifest, device="cpu"), manifest, rig)
+    synchroniser, assembler = synchroniser_for(rig), FrameAssembler(rig, OdometryBuffer())
+    sets: list[SyncedSet] = []
+    with BagReader(bag) as reader:
+        for event in sensor_events(reader, rig):
+            if event.kind == "image":
+                sets = synchroniser.push(event.sensor, event.stamp_ns, event.message) or sets
+    *_, last = [*sets, *synchroniser.flush()]
+    return pipeline.step(assembler.assemble(last)).grid
+
+
 def main() -> None:
-    """Write rigs, bags and pictures of all robots that are there."""
+    """Write rigs, bags and pictures of both robots."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path, help="folder with the recordings")
     parser.add_argument("output", type=Path, help="folder to write to")
+    parser.add_argument("--model", type=Path, help="model folder whose answers are drawn too")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    for name, reader in READERS.items():
-        data = reader(arguments.source / name)
-        save_rig(data.rig, arguments.output / f"{data.rig.name}.yaml")
-        bag = arguments.output / f"{data.rig.name}.mcap"
+    for folder, reader in READERS.items():
+        data = reader(arguments.source / folder)
+        name = data.rig.name
+        save_rig(data.rig, arguments.output / f"{name}.yaml")
+        bag = arguments.output / f"{name}.mcap"
         create_bag(bag, data.rig, data.images, data.clouds, repeat=5, overwrite=True)
-        sheet = overlay.tile(list(pictures(data).values()))
-        picture = arguments.output / f"{data.rig.name}.jpg"
-        cv2.imwrite(str(picture), sheet[..., ::-1])
-        print(f"{data.rig.name}: {bag}, {picture}")
+        sheets = {"geometry": geometry_pictures(data)}
+        if arguments.model:
+            grid = answer(bag, data.rig, arguments.model)
+            sheets["voxels"] = [overlay.draw_voxels(image_of(data, camera), camera.mounted(), grid)
+                                for camera in data.rig.cameras]
+        for kind, images in sheets.items():
+            picture = arguments.output / f"{name}_{kind}.png"
+            cv2.imwrite(str(picture), overlay.tile(images, width_px=800)[..., ::-1])
+            print(f"{name}: {picture}")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ _VOXEL = np.dtype({
     "itemsize": 24,
 })
 
-TRAVERSAL_COST = {
+TRAVERSAL_COST: dict[int, int] = {
     Sidewalk.SIDEWALK: 0, Sidewalk.CROSSWALK: 0,
     Sidewalk.ROAD: 50, Sidewalk.GRASS: 50, Sidewalk.CURB: 50, Sidewalk.GUTTER: 50,
 }
@@ -338,5 +338,5 @@ def _traversal_costs(taxonomy: Taxonomy) -> NDArray[np.int8]:
     cost = np.full(256, 100, np.int8)
     cost[FREE], cost[UNKNOWN] = 0, -1
     for label in taxonomy.ground:
-        cost[label] = TRAVERSAL_COST.get(Sidewalk(label), 50)
+        cost[label] = TRAVERSAL_COST.get(label, 50)
     return cost
