@@ -26,8 +26,8 @@ CAMERA_MISSING = "camera_missing:"
 
 # Tables round to a feature pixel (about 24 mrad) and a range bin (0.2 m): smaller motion changes nothing in them.
 _TABLE_TOLERANCE_RAD, _TABLE_TOLERANCE_M = 0.002, 0.01
-# Coverage is bounded by the view's edge; 10 mrad are one cell of 0.1 m at the far end of the grid.
-_COVERAGE_TOLERANCE_RAD, _COVERAGE_TOLERANCE_M = 0.01, 0.1
+# Coverage is tested in blocks of 0.2 m: at the far end of the grid 20 mrad are one of them.
+_COVERAGE_TOLERANCE_RAD, _COVERAGE_TOLERANCE_M = 0.02, 0.1
 
 _Value = TypeVar("_Value")
 Matrix = NDArray[np.float64]
