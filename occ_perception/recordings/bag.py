@@ -197,9 +197,8 @@ class BagWriter:
         if connection is None:
             if type_name not in typestore().fielddefs:
                 raise RecordingError(f"unknown message type {type_name!r}", where=f"{self.path}: {topic}")
-            profiles = (_LATCHED,) if topic in LATCHED_TOPICS else ()
             connection = self._writer.add_connection(
-                topic, type_name, typestore=typestore(), offered_qos_profiles=profiles
+                topic, type_name, typestore=typestore(), offered_qos_profiles=(_offered(topic),)
             )
             self._connections[topic] = connection
         elif connection.msgtype != type_name:
@@ -238,11 +237,15 @@ class BagWriter:
             raise
 
 
-_FOREVER = QosTime(0, 0)
-_LATCHED = Qos(
-    QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL, _FOREVER, _FOREVER,
-    QosLiveliness.AUTOMATIC, _FOREVER, False,
-)
+def _offered(topic: str) -> Qos:
+    """How a player shall offer a topic: reliable, and latched where late subscribers need it."""
+    forever = QosTime(0, 0)
+    latched = topic in LATCHED_TOPICS
+    return Qos(
+        QosHistory.KEEP_LAST, 1 if latched else 10, QosReliability.RELIABLE,
+        QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
+        forever, forever, QosLiveliness.AUTOMATIC, forever, False,
+    )
 
 
 def _storage_of(path: Path) -> Path:

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.rosbag2.enums import CompressionFormat, CompressionMode
 
 from occ_perception.errors import RecordingError
@@ -216,3 +216,12 @@ def test_types_we_do_not_know_are_learnt_from_the_bag(tmp_path):
     with BagReader(tmp_path / "bag") as bag:
         [(_, _, message)] = bag.messages()
     assert (message.left, message.right) == (3, 4)
+
+
+def test_a_player_is_told_to_latch_static_transforms_only(tmp_path):
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.write("/tf_static", 1, make("tf2_msgs/msg/TFMessage"))
+        bag.write("/note", 1, string("x"))
+    with Reader(tmp_path / "bag") as bag:
+        durability = {c.topic: c.ext.offered_qos_profiles[0].durability.name for c in bag.connections}
+    assert durability == {"/tf_static": "TRANSIENT_LOCAL", "/note": "VOLATILE"}
