@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import MutableMapping
 from pathlib import Path
+
+from rclpy.signals import uninstall_signal_handlers
 
 from occ_perception.errors import ConfigurationError
 
@@ -44,3 +47,9 @@ def use_transport_profile(environment: MutableMapping[str, str] | None = None) -
     if not any(environment.get(name) for name in PROFILE_VARIABLES):
         for name in PROFILE_VARIABLES:
             environment[name] = str(shipped("config/fastdds.xml"))
+
+
+def end_in_peace() -> None:
+    """From here on SIGINT is ignored: one was enough to end us, and launch and terminal may both send it."""
+    uninstall_signal_handlers()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

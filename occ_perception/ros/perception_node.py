@@ -27,7 +27,7 @@ from occ_perception.recordings.frames import ODOMETRY
 from occ_perception.ros import qos
 from occ_perception.ros.camera_check import differences
 from occ_perception.ros.diagnostics import ERROR, OK, WARN, Health, status
-from occ_perception.ros.environment import use_transport_profile
+from occ_perception.ros.environment import end_in_peace, use_transport_profile
 from occ_perception.ros.inbox import Inbox
 from occ_perception.ros.messages import make
 from occ_perception.ros.outputs import Outputs
@@ -126,7 +126,8 @@ class PerceptionNode(LifecycleNode):
         self._worker = Worker(
             inbox, synchroniser, odometry, FrameAssembler(rig, odometry), self._pipeline, self._outputs.publish, health,
             now_ns=lambda: self.get_clock().now().nanoseconds, max_age_ms=parameters.max_age_ms,
-            wait_s=parameters.sync_wait_ms / 1e3, log_error=self.get_logger().warning)
+            wait_s=parameters.sync_wait_ms / 1e3, log_error=self.get_logger().warning,
+            alive=self.context.ok)
         result = super().on_activate(state)  # publishers first, so that the first frame goes out
         self._health = health
         self._worker.start()
@@ -263,6 +264,7 @@ def run(name: str, tasks: Sequence[str], arguments: Sequence[str] | None = None)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
+        end_in_peace()
         node.destroy_node()
         rclpy.try_shutdown()
     return 0

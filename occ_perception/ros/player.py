@@ -22,7 +22,7 @@ from rosgraph_msgs.msg import Clock
 from occ_perception.errors import OccPerceptionError, RecordingError
 from occ_perception.recordings.bag import BagReader
 from occ_perception.ros import qos
-from occ_perception.ros.environment import use_transport_profile
+from occ_perception.ros.environment import end_in_peace, use_transport_profile
 from occ_perception.ros.messages import message_class
 
 _LATCHED_TOPICS = frozenset({"/tf_static"})
@@ -213,6 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         node.get_logger().fatal(str(error))
         return 1
     finally:
+        end_in_peace()
         node.destroy_node()
         rclpy.try_shutdown()
 

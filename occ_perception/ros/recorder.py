@@ -20,7 +20,7 @@ from rclpy.utilities import remove_ros_args
 from occ_perception.errors import OccPerceptionError
 from occ_perception.recordings.bag import BagWriter
 from occ_perception.recordings.messages import typestore
-from occ_perception.ros.environment import use_transport_profile
+from occ_perception.ros.environment import end_in_peace, use_transport_profile
 from occ_perception.ros.messages import message_class
 
 _LOOK_EVERY_S = 0.1
@@ -132,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 rclpy.spin(recorder)
             except (KeyboardInterrupt, ExternalShutdownException):
                 pass  # the usual end: the bag is finished below
+            end_in_peace()
             recorder.finish()
             if recorder.failure is not None:
                 raise recorder.failure

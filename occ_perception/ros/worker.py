@@ -41,15 +41,17 @@ class Worker:
         max_age_ms: older frames are dropped undecoded; 0 never drops.
         wait_s: how long an anchor may wait for other sensors.
         log_error: is given one line per new kind of failure.
+        alive: whether ROS still runs.
     """
 
     def __init__(self, inbox: Inbox, synchroniser: Synchroniser, odometry: OdometryBuffer, assembler: FrameAssembler,
                  pipeline: OccupancyPipeline, publish: Callable[[OccupancyResult], None], health: Health, *,
                  now_ns: Callable[[], int], max_age_ms: float, wait_s: float,
-                 log_error: Callable[[str], None]) -> None:
+                 log_error: Callable[[str], None], alive: Callable[[], bool]) -> None:
         self._inbox, self._synchroniser, self._odometry = inbox, synchroniser, odometry
         self._assembler, self._pipeline, self._publish, self._health = assembler, pipeline, publish, health
-        self._now_ns, self._max_age_ms, self._wait_s, self._log_error = now_ns, max_age_ms, wait_s, log_error
+        self._now_ns, self._max_age_ms, self._wait_s = now_ns, max_age_ms, wait_s
+        self._log_error, self._alive = log_error, alive
         self._counted: Counter[tuple[str, str]] = Counter()
         self._unused: Counter[str] = Counter()
         self._logged: set[str] = set()
@@ -72,6 +74,8 @@ class Worker:
             try:
                 self._work(arrivals)
             except Exception as error:  # whatever it was, the next frame may be good
+                if not self._alive():
+                    return  # ROS was shut down under us: nobody hears what we publish
                 self._health.frame_dropped("internal_error")
                 self._log_once(f"{type(error).__name__}: {error}", traceback.format_exc())
             finally:
@@ -90,7 +94,8 @@ class Worker:
             stamp, received_ns = self._newest
             complete = self._synchroniser.expire(stamp + time.monotonic_ns() - received_ns)
         if complete:
-            self._health.frame_dropped("replaced", len(complete) - 1)
+            if len(complete) > 1:
+                self._health.frame_dropped("replaced", len(complete) - 1)
             self._answer(complete[-1], jumped=any(item.after_jump for item in complete))
 
     def _take_odometry(self, arrival: Arrival) -> None:

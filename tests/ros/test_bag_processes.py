@@ -55,6 +55,8 @@ def play_and_record(operator: Any, bag: Path, output: Path, *options: str, endin
     assert player.wait(30.0) == 0, player.output()
     operator.forget(recorder)
     recorder.send(ending)
+    if ending == signal.SIGINT:
+        recorder.send(ending)  # as launch does on top of the terminal
     assert recorder.wait(10.0) == 0, recorder.output()
     return str(player.output())
 

@@ -126,14 +126,16 @@ def test_the_shipped_parameter_file_states_the_defaults(make_node: Any) -> None:
     assert values.keys() == PARAMETERS.keys() - {"autostart"}
 
 
-def test_autostart_needs_no_lifecycle_manager_and_sigterm_ends_it_cleanly(
-    operator: Any, start_node: Any, make_robot: Any, model_folder: Path
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_autostart_needs_no_lifecycle_manager_and_a_signal_ends_it_cleanly(
+    operator: Any, start_node: Any, make_robot: Any, model_folder: Path, ending: signal.Signals
 ) -> None:
-    child = start_node("eager", model_folder, autostart=True)
-    robot = make_robot("/eager")
+    name = f"eager_{ending.name.lower()}"
+    child = start_node(name, model_folder, autostart=True)
+    robot = make_robot(f"/{name}")
     robot.meet()
     robot.answer(robot.frame())
-    child.send(signal.SIGTERM)
     operator.forget(child)
+    child.send(ending)
     assert child.wait(10.0) == 0
     assert "Traceback" not in child.output()
