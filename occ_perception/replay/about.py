@@ -107,3 +107,10 @@ def _processor() -> str:
 
 def _memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def about_providers() -> dict[str, str]:
+    """Execution providers that this onnxruntime could use, in its order of preference."""
+    import onnxruntime
+
+    return dict.fromkeys(onnxruntime.get_available_providers(), "available")

@@ -12,6 +12,7 @@ from occ_perception.calibration import Rig
 from occ_perception.replay import overlay
 from occ_perception.replay.evaluation import FrameScore, Snapshot
 from occ_perception.replay.pictures import (
+    ERROR_COLOURS,
     PATH_COLOUR,
     TRUE_PATH_COLOUR,
     Picture,
@@ -23,6 +24,7 @@ from occ_perception.replay.pictures import (
 )
 from occ_perception.taxonomy import Taxonomy, get_taxonomy
 
+ERRORS = "Errors"
 _INK = (28, 37, 48)
 
 
@@ -59,7 +61,7 @@ def draw_panels(snapshot: Snapshot, rig: Rig) -> Panels:
     if truth is not None:
         wide["Truth"] = render_voxels(truth.grid.labels, grid.spec, palette, view, taken)
         maps["Truth from above"] = map_from_above(truth.grid.labels, grid.spec, palette, paths=taken)
-        maps["Errors, visible voxels"] = error_map(grid.labels, truth.grid.labels, grid.spec, truth.visible)
+        maps[ERRORS] = error_map(grid.labels, truth.grid.labels, grid.spec, truth.visible)
     return Panels(snapshot.score, taxonomy, wide, maps)
 
 
@@ -82,15 +84,28 @@ def _row(pictures: dict[str, Picture], width: int, gap: int) -> Picture:
     """Pictures side by side at one height, so that together they fill the width."""
     inner = width - gap * (len(pictures) + 1)
     height = int(inner / sum(p.shape[1] / p.shape[0] for p in pictures.values()))
-    height = min(height, 470)
+    height = min(height, 520)
     strip = np.full((height + 40, width, 3), 255, np.uint8)
     left = gap
     for caption, picture in pictures.items():
         wide = int(height * picture.shape[1] / picture.shape[0])
         strip[:height, left:left + wide] = cv2.resize(picture, (wide, height), interpolation=cv2.INTER_AREA)
         _write(strip, caption, (left + 2, height + 24))
+        if caption == ERRORS:
+            _key(strip, left + wide, height + 12)
         left += wide + gap
     return strip
+
+
+def _key(strip: Picture, right: int, top: int) -> None:
+    """What the colours of the error map mean, ending at `right`."""
+    for name, colour in reversed(ERROR_COLOURS.items()):
+        (text_width, _), _ = cv2.getTextSize(name, cv2.FONT_HERSHEY_DUPLEX, 0.45, 1)
+        right -= text_width
+        _write(strip, name, (right, top + 11), 0.45)
+        right -= 16
+        cv2.rectangle(strip, (right, top), (right + 11, top + 11), colour, cv2.FILLED)
+        right -= 12
 
 
 def _legend(taxonomy: Taxonomy, width: int, gap: int) -> Picture:

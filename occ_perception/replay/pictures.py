@@ -39,8 +39,8 @@ class View:
 
     eye_m: tuple[float, float, float]
     target_m: tuple[float, float, float]
-    width: int = 720
-    height: int = 480
+    width: int = 600
+    height: int = 400
     fov_rad: float = 0.80
 
     def axes(self) -> NDArray[np.float64]:
@@ -73,7 +73,7 @@ def _directions(view: View, scale: int) -> NDArray[np.float64]:
     return view.directions(scale)
 
 
-def view_of(spec: VoxelGridSpec, width: int = 720, height: int = 480) -> View:
+def view_of(spec: VoxelGridSpec, width: int = 600, height: int = 400) -> View:
     """A view over the whole grid, from behind and above the robot."""
     low, reach_m = spec.minimum_m, spec.maximum_m[0] - spec.minimum_m[0]
     eye = (low[0] - 0.80 * reach_m, 0.16 * reach_m, 0.86 * reach_m)

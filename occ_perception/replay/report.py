@@ -9,6 +9,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields
 from html import escape
 from importlib import resources
@@ -33,7 +34,8 @@ def write_report(evaluation: Evaluation, rig: Rig, folder: Path, *, title: str =
     Each file is written beside its place and renamed. Returns the path of the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    panels = [draw_panels(snapshot, rig) for snapshot in evaluation.snapshots]
+    with ThreadPoolExecutor() as pool:  # ray casting holds no lock
+        panels = list(pool.map(lambda snapshot: draw_panels(snapshot, rig), evaluation.snapshots))
     _write(folder / "results.json", (json.dumps(as_json(evaluation), indent=1) + "\n").encode())
     _write(folder / "per_class.csv", per_class_csv(evaluation).encode())
     if panels:
