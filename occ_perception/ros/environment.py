@@ -1,14 +1,11 @@
-"""What every ROS process of ours needs around it: the package's own files and the DDS transport profile."""
+"""What every process of ours needs around it: the package's own files and the DDS transport profile. No rclpy."""
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import MutableMapping
 from pathlib import Path
-
-from rclpy.signals import uninstall_signal_handlers
 
 from occ_perception.errors import ConfigurationError
 
@@ -47,9 +44,3 @@ def use_transport_profile(environment: MutableMapping[str, str] | None = None) -
     if not any(environment.get(name) for name in PROFILE_VARIABLES):
         for name in PROFILE_VARIABLES:
             environment[name] = str(shipped("config/fastdds.xml"))
-
-
-def end_in_peace() -> None:
-    """From here on SIGINT is ignored: one was enough to end us, and launch and terminal may both send it."""
-    uninstall_signal_handlers()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

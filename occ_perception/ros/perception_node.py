@@ -27,7 +27,8 @@ from occ_perception.recordings.frames import ODOMETRY
 from occ_perception.ros import qos
 from occ_perception.ros.camera_check import differences
 from occ_perception.ros.diagnostics import ERROR, OK, WARN, Health, status
-from occ_perception.ros.environment import end_in_peace, use_transport_profile
+from occ_perception.ros.environment import use_transport_profile
+from occ_perception.ros.interrupts import end_in_peace
 from occ_perception.ros.inbox import Inbox
 from occ_perception.ros.messages import make
 from occ_perception.ros.outputs import Outputs

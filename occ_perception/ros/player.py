@@ -22,7 +22,8 @@ from rosgraph_msgs.msg import Clock
 from occ_perception.errors import OccPerceptionError, RecordingError
 from occ_perception.recordings.bag import BagReader
 from occ_perception.ros import qos
-from occ_perception.ros.environment import end_in_peace, use_transport_profile
+from occ_perception.ros.environment import use_transport_profile
+from occ_perception.ros.interrupts import end_in_peace
 from occ_perception.ros.messages import message_class
 
 _LATCHED_TOPICS = frozenset({"/tf_static"})

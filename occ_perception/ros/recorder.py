@@ -20,7 +20,8 @@ from rclpy.utilities import remove_ros_args
 from occ_perception.errors import OccPerceptionError
 from occ_perception.recordings.bag import BagWriter
 from occ_perception.recordings.messages import typestore
-from occ_perception.ros.environment import end_in_peace, use_transport_profile
+from occ_perception.ros.environment import use_transport_profile
+from occ_perception.ros.interrupts import end_in_peace
 from occ_perception.ros.messages import message_class
 
 _LOOK_EVERY_S = 0.1
