@@ -188,7 +188,7 @@ def save_manifest(manifest: Manifest, folder: str | os.PathLike[str]) -> Path:
     """Write `manifest.yaml` into `folder` (beside its place, then renamed) and return its path."""
     target = Path(folder) / MANIFEST_NAME
     beside = target.with_name(f"{MANIFEST_NAME}.tmp{os.getpid()}")
-    text = yaml.safe_dump(manifest.model_dump(mode="json"), sort_keys=False, width=110, allow_unicode=True)
+    text = yaml.safe_dump(manifest.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=110)
     try:
         beside.write_text(text, encoding="utf-8")
         beside.replace(target)

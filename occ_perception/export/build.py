@@ -25,7 +25,7 @@ from occ_perception.engines import (
     sha256_of,
 )
 from occ_perception.engines.manifest import MANIFEST_NAME, GridSpec, ScoreRecord
-from occ_perception.errors import ConfigurationError
+from occ_perception.errors import ConfigurationError, DatasetError
 from occ_perception.export.onnx import export_onnx
 from occ_perception.export.parity import Parity, measure_parity
 from occ_perception.export.quantise import Feeds, quantise
@@ -81,6 +81,8 @@ def export_model(checkpoint: Path, out: Path, settings: ExportSettings, tell: Te
     network, provenance = load_network(checkpoint)
     train = SimulatedDataset(settings.data, settings.train_split)
     splits = {name: SimulatedDataset(settings.data, name) for name in settings.score_splits}
+    if empty := [split.split for split in (train, *splits.values()) if len(split) == 0]:
+        raise DatasetError(f"no samples in {', '.join(empty)}", where=str(settings.data))
     beside = out.with_name(f"{out.name}.tmp{os.getpid()}")
     beside.mkdir(parents=True)
     try:
