@@ -1,0 +1,175 @@
+"""Writes a split to disk: scene by scene, in parallel processes, resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from occ_perception.calibration import load_rig, save_rig
+from occ_perception.datasets.sample import Sample
+from occ_perception.datasets.scene_folder import read_yaml, write_sample
+from occ_perception.errors import DatasetError
+from occ_perception.simulation.scene import World
+from occ_perception.simulation.sim import SidewalkSim, SimFrame
+from occ_perception.simulation.splits import RIGS, SIM_VERSION, SceneSpec, Split
+from occ_perception.simulation.world import make_world
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a generation left on disk."""
+
+    split: str
+    folder: Path
+    scenes: int
+    frames: int
+    new_frames: int
+    elapsed_s: float
+    size_bytes: int
+    content_hash: str
+
+    def table(self) -> Table:
+        """Figures for people."""
+        table = Table(title=f"split {self.split}, simulation {SIM_VERSION}")
+        for column in ("scenes", "frames", "new frames/s", "MB", "KB/frame", "content hash"):
+            table.add_column(column, justify="right")
+        rate = f"{self.new_frames / self.elapsed_s:.1f}" if self.new_frames else "-"
+        table.add_row(str(self.scenes), str(self.frames), rate, f"{self.size_bytes / 1e6:.0f}",
+                      f"{self.size_bytes / 1e3 / max(self.frames, 1):.0f}", self.content_hash[:16])
+        return table
+
+
+def build_world(spec: SceneSpec) -> World:
+    """The world of a scene."""
+    return make_world(spec.seed, spec.district, spec.night, spec.embodiment, spec.duration_s)
+
+
+def to_sample(frame: SimFrame, scene: str, index: int, sim: SidewalkSim) -> Sample:
+    """What a data set keeps of a simulated frame."""
+    truth = frame.truth
+    return Sample(
+        scene, index, frame.stamp_ns, sim.rig, truth.grid.spec, {n: v.image for n, v in frame.views.items()},
+        truth.T_grid_base, truth.T_world_grid, truth.grid.labels, truth.visible,
+        {n: v.semantics for n, v in frame.views.items()}, {n: v.range_m for n, v in frame.views.items()},
+        None if truth.trajectory is None else truth.trajectory.positions_m, truth.grid.instance_rows,
+        truth.grid.track_ids, truth.flow)
+
+
+def write_scene(spec: SceneSpec, folder: Path, rigs: Path) -> str:
+    """One scene into `folder` (written beside and renamed); returns its content hash. A finished one is left alone.
+
+    Raises:
+        DatasetError: the folder holds a scene of another simulation or specification.
+    """
+    if (folder / "scene.yaml").is_file():
+        return _finished(spec, folder)
+    beside = folder.with_name(f"{folder.name}.tmp{os.getpid()}")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        rig = load_rig(rigs / f"{RIGS[spec.embodiment]}.yaml")
+        save_rig(rig, beside / "rig.yaml")
+        world = build_world(spec)
+        sim = SidewalkSim(world, rig)
+        for index, time_s in enumerate(spec.times_s()):
+            write_sample(beside, to_sample(sim.frame(time_s, clouds=False), spec.name, index, sim))
+        digest = hashlib.sha256((SIM_VERSION + world.content_hash()).encode())
+        digest.update((beside / "rig.yaml").read_bytes())
+        content_hash = digest.hexdigest()
+        about = {"version": SIM_VERSION, "content_hash": content_hash, **asdict(spec)}
+        (beside / "scene.yaml").write_text(yaml.safe_dump(about, sort_keys=False))
+        os.replace(beside, folder)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    return content_hash
+
+
+def _finished(spec: SceneSpec, folder: Path) -> str:
+    about = read_yaml(folder / "scene.yaml")
+    wanted = {"version": SIM_VERSION, **asdict(spec)}
+    differs = [f"{key} is {about.get(key)!r}, not {value!r}"
+               for key, value in wanted.items() if about.get(key) != value]
+    if differs:
+        raise DatasetError(f"holds another scene: {'; '.join(differs)}", where=str(folder),
+                           fix="Remove the folder or choose another root")
+    return str(about["content_hash"])
+
+
+def generate(split: Split, root: Path, rigs: Path, workers: int = 2, limit: int | None = None,
+             console: Console | None = None) -> Generated:
+    """Writes a split to `root/<name>/`, one folder per scene and at last `split.yaml`.
+
+    Args:
+        split: from `SPLITS`.
+        rigs: folder with the rig files of `RIGS`.
+        workers: processes; scenes are independent of each other.
+        limit: stop after as many frames (whole scenes).
+        console: where progress and the table go.
+
+    Raises:
+        DatasetError: the folder holds scenes of another simulation.
+    """
+    split = split.limited(limit)
+    folder = Path(root) / split.name
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [scene for scene in split.scenes if not (folder / scene.name / "scene.yaml").is_file()]
+    console = console or Console()
+    started = time.perf_counter()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               TimeRemainingColumn())
+    hashes: dict[str, str] = {}
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(f"{split.name}: scenes", total=len(split.scenes))
+        for name, content_hash in _run(split, folder, Path(rigs), workers):
+            hashes[name] = content_hash
+            progress.advance(task)
+    elapsed_s = time.perf_counter() - started
+    digest = hashlib.sha256("".join(hashes[scene.name] for scene in split.scenes).encode()).hexdigest()
+    about = {"split": split.name, "version": SIM_VERSION, "content_hash": digest, "frames": split.frames,
+             "specification_hash": split.specification_hash(),
+             "scenes": [{"name": scene.name, "frames": scene.frames} for scene in split.scenes]}
+    beside = folder / f"split.yaml.tmp{os.getpid()}"
+    beside.write_text(yaml.safe_dump(about, sort_keys=False))
+    os.replace(beside, folder / "split.yaml")
+    size = sum(f.stat().st_size for scene in split.scenes for f in (folder / scene.name).iterdir())
+    result = Generated(split.name, folder, len(split.scenes), split.frames, sum(s.frames for s in missing), elapsed_s,
+                       size, digest)
+    console.print(result.table())
+    return result
+
+
+def _run(split: Split, folder: Path, rigs: Path, workers: int) -> Iterator[tuple[str, str]]:
+    """Name and content hash of every scene as it is finished."""
+    if workers <= 1:
+        for scene in split.scenes:
+            yield scene.name, write_scene(scene, folder / scene.name, rigs)
+        return
+    context = multiprocessing.get_context("spawn")  # Embree and OpenCV have threads, which do not survive a fork
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
+        jobs = {pool.submit(write_scene, scene, folder / scene.name, rigs): scene for scene in split.scenes}
+        try:
+            for job in as_completed(jobs):
+                yield jobs[job].name, job.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _one_thread() -> None:
+    """Each process keeps to one core."""
+    import cv2
+
+    cv2.setNumThreads(1)

@@ -1,0 +1,108 @@
+"""The fixed named splits: which worlds everyone trains and scores on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import cycle
+
+from occ_perception.errors import ConfigurationError
+from occ_perception.simulation.scene import District, Embodiment
+
+SIM_VERSION = "1"
+"""Raised by every change of worlds or sensors: scores of different versions are not comparable."""
+FRAME_HZ = 2.0
+RIGS: dict[Embodiment, str] = {"wheeled": "sidewalk_wheeled", "quadruped": "quadruped", "wheelchair": "wheelchair",
+                               "humanoid": "humanoid"}
+"""Rig file of each embodiment, in `calibration/`."""
+
+_FAMILIAR: tuple[District, ...] = ("touristy", "residential")
+_FUTURE_S = 5.0
+_START_S = 0.5
+
+
+@dataclass(frozen=True)
+class SceneSpec:
+    """Everything that decides one scene: `frames` at 2 Hz from half a second on, each with a future of 5 s."""
+
+    seed: int
+    district: District
+    night: bool
+    embodiment: Embodiment
+    frames: int
+
+    @property
+    def name(self) -> str:
+        """Folder of the scene."""
+        return f"{self.seed}_{self.district}_{'night' if self.night else 'day'}_{self.embodiment}"
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the robot's track."""
+        return self.times_s()[-1] + _FUTURE_S + 0.5
+
+    def times_s(self) -> list[float]:
+        """When the frames are taken."""
+        return [_START_S + k / FRAME_HZ for k in range(self.frames)]
+
+
+@dataclass(frozen=True)
+class Split:
+    """A named list of scenes."""
+
+    name: str
+    scenes: tuple[SceneSpec, ...]
+
+    @property
+    def frames(self) -> int:
+        """Number of samples in all."""
+        return sum(scene.frames for scene in self.scenes)
+
+    def specification_hash(self) -> str:
+        """SHA-256 of version and scenes."""
+        text = json.dumps([SIM_VERSION, [asdict(scene) for scene in self.scenes]], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def limited(self, frames: int | None) -> Split:
+        """The first scenes, as many as hold `frames` samples (all if None)."""
+        if frames is None:
+            return self
+        if frames < 1:
+            raise ConfigurationError([f"a split needs at least one frame, got {frames}"])
+        kept, count = [], 0
+        for scene in self.scenes:
+            if count >= frames:
+                break
+            kept.append(scene)
+            count += scene.frames
+        return Split(self.name, tuple(kept))
+
+
+def _split(name: str, first_seed: int, scenes: int, frames: int, districts: Sequence[District] = _FAMILIAR,
+           night: bool = False, embodiments: Sequence[Embodiment] = ("wheeled",)) -> Split:
+    district, embodiment = cycle(districts), cycle(embodiments)
+    return Split(name, tuple(SceneSpec(first_seed + k, next(district), night, next(embodiment), frames)
+                             for k in range(scenes)))
+
+
+SPLITS: dict[str, Split] = {
+    split.name: split for split in (
+        _split("train", 1_000_000, 200, 9),
+        _split("val", 2_000_000, 20, 10),
+        _split("test", 3_000_000, 40, 10),
+        _split("night", 4_000_000, 20, 10, night=True),
+        _split("districts", 5_000_000, 20, 10, districts=("commercial",)),
+        _split("embodiments", 6_000_000, 20, 10, embodiments=("quadruped", "wheelchair", "humanoid")),
+    )
+}
+"""train, val and test share districts, daylight and body; night, districts and embodiments each shift one of them."""
+
+
+def get_split(name: str) -> Split:
+    """The split of that name; raises ConfigurationError naming the known ones."""
+    try:
+        return SPLITS[name]
+    except KeyError:
+        raise ConfigurationError([f"unknown split {name!r}"], fix=f"Known splits: {', '.join(SPLITS)}") from None
