@@ -14,6 +14,7 @@ from occ_perception.engines import EngineDescription, Manifest, State
 from occ_perception.errors import BadMessage, ManifestError
 from occ_perception.geometry import VoxelGridSpec, coverage, se3
 from occ_perception.pipelines import OccupancyPipeline
+from occ_perception.pipelines.bench import bench_outside_engine
 from occ_perception.types import CameraImage, SensorFrame
 
 GRID = VoxelGridSpec((0.0, -2.0, -1.0), (4.0, 2.0, 1.0), 0.2)
@@ -192,3 +193,10 @@ def test_a_model_without_occupancy_is_refused() -> None:
     flow._folder = Path("models/flow")
     with pytest.raises(ManifestError, match="no occupancy task"):
         OccupancyPipeline(StandIn(), flow, rig(camera("front")))
+
+
+def test_the_benchmark_outside_the_engine_adds_up() -> None:
+    stages = bench_outside_engine(manifest(), rig(camera("front"), camera("left", 1.5)), frames=5)
+    assert set(stages) == {"synchronise", "assemble", "tables", "post", "outside_engine"}
+    assert all(value > 0 for value in stages.values())
+    assert stages["outside_engine"] >= max(value for name, value in stages.items() if name != "outside_engine")
