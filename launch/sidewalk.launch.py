@@ -44,21 +44,11 @@ def arguments() -> list:
     ]
 
 
-def sensor_remappings(rig_file: str) -> list:
-    """From the node's inputs to the topics of the robot, which are relative so that the namespace moves them."""
-    from occ_perception.calibration import load_rig
-
-    rig = load_rig(rig_file)
-    pairs = [("~/input/odometry", "odometry")]
-    for camera in rig.cameras:
-        pairs += [(f"~/input/{camera.name}/{topic}", f"camera/{camera.name}/{topic}")
-                  for topic in ("image", "image/compressed", "camera_info")]
-    pairs += [(f"~/input/{lidar.name}/points", f"lidar/{lidar.name}/points") for lidar in rig.lidars]
-    return pairs
-
-
 def nodes(context: LaunchContext) -> list:
     """The processes, once the arguments are known."""
+    from occ_perception.calibration import load_rig
+    from occ_perception.ros.topics import input_remappings
+
     given = {action.name: LaunchConfiguration(action.name).perform(context) for action in arguments()}
     yes = {name: value == "true" for name, value in given.items()}
     clock = {"use_sim_time": yes["use_sim_time"]}
@@ -67,7 +57,7 @@ def nodes(context: LaunchContext) -> list:
     started = [LifecycleNode(
         package="occ_perception", executable="perception_node", name="perception_node", namespace=given["namespace"],
         parameters=[given["params_file"], {**chosen, **clock, "autostart": yes["autostart"]}],
-        remappings=sensor_remappings(given["rig"]), ros_arguments=log, output="screen",
+        remappings=input_remappings(load_rig(given["rig"])), ros_arguments=log, output="screen",
         respawn=yes["respawn"], respawn_delay=2.0,
     )]
     if given["bag"]:

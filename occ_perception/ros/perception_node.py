@@ -12,6 +12,7 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from nav_msgs.msg import Odometry as OdometryMsg
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -60,7 +61,9 @@ class PerceptionNode(LifecycleNode):
         self._unheard: dict[str, str] = {}
         self.parameters = ParameterSet(self, locked=lambda: self._pipeline is not None, tasks=tasks)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.create_timer(self.parameters["diagnostics_period_s"], self.publish_diagnostics)
+        # On a clock that always runs: diagnostics must speak while /clock stands still.
+        self.create_timer(self.parameters["diagnostics_period_s"], self.publish_diagnostics,
+                          clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     # --- lifecycle ---
 

@@ -209,15 +209,15 @@ class Operator:
         """Label of a lifecycle node's state, such as `active`."""
         return str(self.call(GetState, f"{node}/get_state", GetState.Request()).current_state.label)
 
-    def bring_up(self, node: str, child: Child) -> None:
-        """Configure and activate a lifecycle node that runs in `child`.
+    def bring_up(self, node: str, child: Child, timeout_s: float = 60.0) -> None:
+        """Configure and activate a lifecycle node that runs in `child`; each may take `timeout_s`.
 
         Raises:
             ProcessError: it refused; the end of its log says why.
         """
         for transition, meaning in ((Transition.TRANSITION_CONFIGURE, "configured"),
                                     (Transition.TRANSITION_ACTIVATE, "activated")):
-            if not self.change_state(node, transition):
+            if not self.change_state(node, transition, timeout_s):
                 raise child.error(f"could not be {meaning}")
 
     def forget(self, child: Child) -> None:
