@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -331,7 +332,7 @@ def train_on(
         offsets = calibrate(model, validation, limit=config.calibration_samples).tolist()
     scores = evaluate(network_predictor(model), validation, limit=config.validation_samples)
     summary = {
-        "data": dict(data or {}), "steps": trainer.step, "samples": trainer.step * config.batch_size,
+        "data": dict(data or {}), "commit": source_commit(), "steps": trainer.step, "samples": trainer.step * config.batch_size,
         "minutes": round(trainer.elapsed_s / 60, 2), "seed": config.seed, "losses": recent, "validation": scores,
         "class_offsets": [round(v, 4) for v in offsets], "training": config.to_dict(),
     }
@@ -341,6 +342,16 @@ def train_on(
     beside.replace(config.output / SUMMARY)
     console.print(scores_table(scores, f"{config.validation_split}, {scores['samples']} samples"))
     return summary
+
+
+def source_commit() -> str | None:
+    """The commit this package is checked out at, or None where it is no checkout."""
+    try:
+        answer = subprocess.run(["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True,
+                                text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None
 
 
 def _begin(config: TrainingConfig, training: Samples, checkpoint: Path | None) -> Trainer:
