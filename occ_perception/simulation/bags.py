@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.progress import track
 
-from occ_perception.calibration import Rig
+from occ_perception.calibration import Rig, load_rig
 from occ_perception.errors import ConfigurationError
 from occ_perception.recordings import frames
 from occ_perception.recordings.bag import BagReader, BagWriter
@@ -19,6 +19,8 @@ from occ_perception.recordings.messages import make
 from occ_perception.simulation.lidar import LidarModel
 from occ_perception.simulation.scene import World
 from occ_perception.simulation.sim import SensorErrors, SidewalkSim
+from occ_perception.simulation.splits import RIGS, get_split
+from occ_perception.simulation.world import make_world
 from occ_perception.taxonomy import SIDEWALK
 from occ_perception.types import CameraImage
 
@@ -60,7 +62,10 @@ class BagSettings:
 
 SAMPLE_LIDAR = LidarModel(rings=16, columns=320, low_deg=-35.0, high_deg=10.0, rate_hz=5.0)
 SAMPLE_SETTINGS = BagSettings(duration_s=11.0, image_hz=5.0, jpeg_quality=88, lidar=SAMPLE_LIDAR)
-"""The recording in `sample/`: small enough for a repository."""
+SAMPLE_SCENE = get_split("test").scenes[0]
+"""The recording in `sample/`: the first street of the test split, small enough for a repository."""
+
+_SAMPLE_TRACK_S = 17.0  # every instant has a future of 5 s
 
 Event = tuple[float, str, Callable[[], Any]]
 """When a message is published (seconds of the world), its topic, and how to make it."""
@@ -88,6 +93,14 @@ def write_bag(world: World, rig: Rig, path: Path | str, settings: BagSettings | 
             bag.write(topic, settings.start_ns + round(time_s * 1e9), build())
     with BagReader(path) as written:
         return written.counts
+
+
+def write_sample(path: Path | str, rigs: Path, *, overwrite: bool = False, progress: bool = False) -> dict[str, int]:
+    """Writes the recording of `sample/` again; `rigs` is the folder of the rig files."""
+    scene = SAMPLE_SCENE
+    world = make_world(scene.seed, scene.district, scene.night, scene.embodiment, _SAMPLE_TRACK_S)
+    rig = load_rig(Path(rigs) / f"{RIGS[scene.embodiment]}.yaml")
+    return write_bag(world, rig, path, SAMPLE_SETTINGS, overwrite=overwrite, progress=progress)
 
 
 def _times(rate_hz: float, duration_s: float) -> list[float]:
