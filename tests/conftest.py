@@ -14,10 +14,8 @@ OPTIONAL = {
     "onnxscript": "the train requirements",
     "safetensors": "the train requirements",
     "embreex": "the train requirements",
-    "trimesh": "the train requirements",
     "rclpy": "ROS 2 (scripts/with_ros)",
     "occ_perception_msgs": "the built workspace (scripts/with_ros)",
-    "psutil": "the dev requirements",
 }
 """What a robot or a machine without ROS lacks, and where it comes from."""
 FOLDERS = {"networks": "torch", "training": "torch", "export": "torch", "ros": "rclpy"}
