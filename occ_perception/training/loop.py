@@ -332,7 +332,8 @@ def train_on(
         offsets = calibrate(model, validation, limit=config.calibration_samples).tolist()
     scores = evaluate(network_predictor(model), validation, limit=config.validation_samples)
     summary = {
-        "data": dict(data or {}), "commit": source_commit(), "steps": trainer.step, "samples": trainer.step * config.batch_size,
+        "data": dict(data or {}), "commit": source_commit(),
+        "steps": trainer.step, "samples": trainer.step * config.batch_size,
         "minutes": round(trainer.elapsed_s / 60, 2), "seed": config.seed, "losses": recent, "validation": scores,
         "class_offsets": [round(v, 4) for v in offsets], "training": config.to_dict(),
     }
