@@ -100,6 +100,31 @@ def score(
 
 
 @app.command()
+def demo(
+    bag: Annotated[Path | None, typer.Option(help="Recording with truth. Default: the shipped sample.")] = None,
+    rig: RigOption = "sidewalk_wheeled", model: ModelOption = None,
+    out: Annotated[Path, typer.Option(help="Folder for recording, logs and report.")] = Path("out/demo"),
+) -> None:
+    """Play a recording to a real perception_node, record what it answers, score it and show it (needs ROS 2)."""
+    from occ_perception.ros.demo import run_demo
+
+    run_demo(bag, _rig_file(rig), _model(model), out, Console())
+
+
+@app.command()
+def bench(
+    bag: Annotated[Path | None, typer.Option(help="Recording for the node. Default: the shipped sample.")] = None,
+    rig: RigOption = "sidewalk_wheeled", model: ModelOption = None,
+    out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("out/bench.json"),
+    seconds: Annotated[float, typer.Option(min=5.0, help="How long the node is fed.")] = 60.0,
+) -> None:
+    """Measure every figure that the project promises, on this machine (needs ROS 2)."""
+    from occ_perception.ros.bench import run_bench
+
+    run_bench(bag, _rig_file(rig), _model(model), out, seconds=seconds, console=Console())
+
+
+@app.command()
 def simulate(
     split: Annotated[str, typer.Argument(help="Name of a split: train, val, test, night, districts, embodiments.")],
     root: Annotated[Path, typer.Option(help="Folder that holds the splits; this one goes into ROOT/SPLIT.")],
@@ -155,8 +180,6 @@ def rig_check(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("out/rig"),
 ) -> None:
     """Check a rig file, and draw LiDAR points (by range) and the grid's ground into its images."""
-    import cv2
-
     from occ_perception.recordings.cloud_files import SUFFIXES
     from occ_perception.replay import rig_files
 
@@ -165,19 +188,8 @@ def rig_check(
     pictures = rig_files.check_pictures(
         the_rig, rig_files.files_by_sensor(images, cameras, rig_files.IMAGE_SUFFIXES),
         rig_files.files_by_sensor(cloud, lidars, SUFFIXES))
-    table = Table(title=f"rig {the_rig.name}: {len(cameras)} cameras, {len(lidars)} LiDARs")
-    for column in ("camera", "model", "size", "height, m", "yaw", "pitch", "half field", "LiDAR points", "picture"):
-        table.add_column(column, justify="left" if column in ("camera", "model", "picture") else "right")
-    for camera in the_rig.cameras:
-        place, shown = rig_files.mounting(camera), ("", "")
-        if camera.name in pictures:
-            picture, points = pictures[camera.name]
-            out.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(out / f"{camera.name}.png"), picture[..., ::-1])
-            shown = (str(points), str(out / f"{camera.name}.png"))
-        table.add_row(camera.name, camera.model, f"{camera.width}x{camera.height}", f"{place['height_m']:.2f}",
-                      *(f"{place[name]:.1f}°" for name in ("yaw_deg", "pitch_deg", "max_theta_deg")), *shown)
-    console.print(table)
+    saved = rig_files.save_pictures(pictures, out)
+    console.print(rig_files.rig_table(the_rig, pictures, saved))
     if pictures:
         console.print("The green lattice (1 m) must lie on the ground, and points on the things that they hit.")
 
@@ -215,16 +227,10 @@ def rig_convert(
 def bag_info(bag: Annotated[Path, typer.Argument(help="Recording: rosbag2 folder, .mcap or .db3 file.")]) -> None:
     """List the topics of a bag with types, numbers and rates."""
     from occ_perception.recordings import BagReader
+    from occ_perception.replay.terminal import bag_table
 
     with BagReader(bag) as reader:
-        seconds, counts = reader.duration_ns * 1e-9, reader.counts
-        table = Table(title=f"{bag.name}: {seconds:.1f} s, {sum(counts.values())} messages")
-        for column in ("topic", "type", "messages", "Hz"):
-            table.add_column(column, justify="right" if column in ("messages", "Hz") else "left")
-        for topic, type_name in sorted(reader.topics.items()):
-            rate = f"{(counts[topic] - 1) / seconds:.1f}" if seconds > 0 and counts[topic] > 1 else "–"
-            table.add_row(topic, type_name, str(counts[topic]), rate)
-    Console().print(table)
+        Console().print(bag_table(reader))
 
 
 @bag_app.command("create")
@@ -284,20 +290,12 @@ def engine_check(
 ) -> None:
     """Check hashes, shapes and provider of a model, and time it on empty images."""
     from occ_perception.engines import load_engine, load_manifest
-    from occ_perception.replay.engine_check import timed
+    from occ_perception.replay.engine_check import engine_table
 
     manifest = load_manifest(_model(model))
     engine = load_engine(manifest, device=device.value, variant=variant, allow_cpu=device is Device.auto,
                          threads=threads)
-    p50_ms, p95_ms = timed(engine, runs)
-    about = engine.describe()
-    table = Table(title=manifest.model_id, show_header=False)
-    for name in ("backend", "provider", "device", "variant", "precision", "threads"):
-        table.add_row(name, str(getattr(about, name)))
-    table.add_row("loaded in", f"{about.build_s:.2f} s")
-    table.add_row("one image", f"{p50_ms:.1f} ms (95 %: {p95_ms:.1f} ms) of {runs} runs")
-    table.add_row("files", ", ".join(f"{key}: {value.file}" for key, value in manifest.variants.items()))
-    Console().print(table)
+    Console().print(engine_table(engine, runs))
 
 
 # --- what commands share ---
@@ -310,12 +308,16 @@ def _shipped(relative: str) -> Path:
     return path
 
 
-def _rig(text: str) -> Rig:
+def _rig_file(text: str) -> Path:
     """A rig by file, or by the name of a shipped one."""
+    by_name = not Path(text).exists() and "/" not in text and not text.endswith(".yaml")
+    return _shipped("calibration") / f"{text}.yaml" if by_name else Path(text)
+
+
+def _rig(text: str) -> Rig:
     from occ_perception.calibration import load_rig
 
-    by_name = not Path(text).exists() and "/" not in text and not text.endswith(".yaml")
-    return load_rig(_shipped("calibration") / f"{text}.yaml" if by_name else text)
+    return load_rig(_rig_file(text))
 
 
 def _model(path: Path | None) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
+from rich.table import Table
 
 from occ_perception.engines import Engine
 
@@ -21,3 +22,16 @@ def timed(engine: Engine, runs: int) -> tuple[float, float]:
         times_ms.append(1e3 * (time.perf_counter() - began_s))
     p50, p95 = np.percentile(times_ms, (50, 95))
     return float(p50), float(p95)
+
+
+def engine_table(engine: Engine, runs: int) -> Table:
+    """What really runs, and how fast."""
+    p50_ms, p95_ms = timed(engine, runs)
+    about = engine.describe()
+    table = Table(title=about.model_id, show_header=False)
+    for name in ("backend", "provider", "device", "variant", "precision", "threads"):
+        table.add_row(name, str(getattr(about, name)))
+    table.add_row("loaded in", f"{about.build_s:.2f} s")
+    table.add_row("one image", f"{p50_ms:.1f} ms (95 %: {p95_ms:.1f} ms) of {runs} runs")
+    table.add_row("files", ", ".join(f"{name}: {item.file}" for name, item in engine.manifest.variants.items()))
+    return table

@@ -172,7 +172,7 @@ def map_from_above(labels: NDArray[np.uint8], spec: VoxelGridSpec, palette: NDAr
     top = nz - 1 - opaque[:, :, ::-1].argmax(2)
     some = opaque.any(2)
     x, y = np.indices(top.shape)
-    relief = 0.84 + 0.16 * np.clip((top * spec.cell[2] + spec.minimum_m[2] + 0.5) / (ceiling_m + 0.5), 0, 1)
+    relief = 0.76 + 0.24 * (top + 1) / nz
     picture = np.where((below == FREE).any(2)[..., None], 250, 206) * np.ones(3)
     picture[some] = (palette[below[x, y, top]] * relief[..., None])[some]
     return _upright(picture.astype(np.uint8), spec, pixels_per_cell, paths)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from rich.table import Table
 
 from occ_perception.calibration import Rig, RigCamera, RigLidar
 from occ_perception.calibration.formats import from_camera_info, from_kalibr, from_kitti, from_nuscenes
@@ -82,6 +83,31 @@ def check_pictures(rig: Rig, images: Mapping[str, Path], clouds: Mapping[str, Pa
             points += int(mounted.camera.project(in_camera)[1].sum())
         drawn[name] = overlay.draw_ground(picture, mounted, spec), points
     return drawn
+
+
+def save_pictures(pictures: Mapping[str, tuple[NDArray[np.uint8], int]], folder: Path) -> dict[str, Path]:
+    """Write what `check_pictures` gave as PNG files; the file by camera."""
+    if pictures:
+        folder.mkdir(parents=True, exist_ok=True)
+    saved = {name: folder / f"{name}.png" for name in pictures}
+    for name, path in saved.items():
+        cv2.imwrite(str(path), pictures[name][0][..., ::-1])
+    return saved
+
+
+def rig_table(rig: Rig, pictures: Mapping[str, tuple[NDArray[np.uint8], int]], saved: Mapping[str, Path]) -> Table:
+    """Where the cameras of a rig sit and look, and how many LiDAR points each one sees."""
+    table = Table(title=f"rig {rig.name}: {len(rig.cameras)} cameras, {len(rig.lidars)} LiDARs")
+    for column in ("camera", "model", "size", "height", "yaw", "pitch", "half field", "points", "picture"):
+        table.add_column(column, justify="left" if column in ("camera", "model", "picture") else "right")
+    for camera in rig.cameras:
+        place = mounting(camera)
+        angles = (f"{place[name]:.1f}°" for name in ("yaw_deg", "pitch_deg", "max_theta_deg"))
+        points = str(pictures[camera.name][1]) if camera.name in pictures else ""
+        size, height = f"{camera.width}x{camera.height}", f"{place['height_m']:.2f} m"
+        table.add_row(camera.name, camera.model, size, height, *angles,
+                      points, str(saved.get(camera.name, "")))
+    return table
 
 
 def mounting(camera: RigCamera) -> dict[str, float]:

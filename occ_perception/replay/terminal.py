@@ -1,4 +1,4 @@
-"""A run as tables in a terminal."""
+"""Runs and bags as tables in a terminal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from occ_perception.recordings import BagReader
 from occ_perception.replay.evaluation import Evaluation
 
 
@@ -52,6 +53,18 @@ def _summary(evaluation: Evaluation) -> Table:
     rows.append(("dropped", drops or "nothing"))
     for row in rows:
         table.add_row(*row)
+    return table
+
+
+def bag_table(reader: BagReader) -> Table:
+    """Topics of a bag with types, numbers and rates."""
+    seconds, counts = reader.duration_ns * 1e-9, reader.counts
+    table = Table(title=f"{reader.path.name}: {seconds:.1f} s, {sum(counts.values())} messages")
+    for column in ("topic", "type", "messages", "Hz"):
+        table.add_column(column, justify="right" if column in ("messages", "Hz") else "left")
+    for topic, type_name in sorted(reader.topics.items()):
+        rate = f"{(counts[topic] - 1) / seconds:.1f}" if seconds > 0 and counts[topic] > 1 else "–"
+        table.add_row(topic, type_name, str(counts[topic]), rate)
     return table
 
 
