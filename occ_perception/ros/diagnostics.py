@@ -129,8 +129,8 @@ class Health:
         self._oldest_s = 0.0
         values: dict[str, Any] = {"answered": self._answered, "rate_hz": f"{answered / passed_s:.2f}"}
         for stage, window in self._stages_ms.items():
-            p50, p95, p99 = np.percentile(list(window), (50, 95, 99))
-            values |= {f"{stage}_p50_ms": f"{p50:.2f}", f"{stage}_p95_ms": f"{p95:.2f}", f"{stage}_p99_ms": f"{p99:.2f}"}
+            for p, value in zip((50, 95, 99), np.percentile(list(window), (50, 95, 99)), strict=True):
+                values[f"{stage}_p{p}_ms"] = f"{value:.2f}"
         values |= {f"dropped_{reason}": count for reason, count in sorted(self._drops.items())}
         values |= {f"unused_{reason}": count for reason, count in sorted(self._unused.items())}
         values |= {f"reset_{reason}": count for reason, count in sorted(self._resets.items())}
@@ -146,11 +146,12 @@ class Health:
         if silent_s > self._stale_after_s:
             # Without odometry frames are still answered, only without a pose.
             level = ERROR if silent_s > 3 * self._stale_after_s and noun != "odometry" else WARN
-            message = f"no {noun} for {silent_s:.1f} s" if sensor.last_s is not None else f"no {noun} yet ({silent_s:.1f} s)"
+            message = f"no {noun} {'for' if sensor.last_s is not None else 'yet, after'} {silent_s:.1f} s"
         if sensor.faults:
             level = ERROR
             message = "; ".join([*sensor.faults.values(), message])
-        values: dict[str, Any] = {"received": sensor.received, "rate_hz": f"{rate_hz:.2f}", "silent_s": f"{silent_s:.2f}"}
+        values: dict[str, Any] = {"received": sensor.received, "rate_hz": f"{rate_hz:.2f}"}
+        values["silent_s"] = f"{silent_s:.2f}"
         values |= {f"dropped_{reason}": count for reason, count in sorted(sensor.drops.items())}
         return status(f"{node}: {name}", hardware_id, level, message, values)
 

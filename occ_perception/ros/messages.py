@@ -1,10 +1,10 @@
-"""Builds rclpy messages for the one `MessageEncoder`. Large fields travel as array.array, which the setters take as is."""
+"""Builds rclpy messages for `MessageEncoder`. Large fields travel as array.array, which the setters take as is."""
 
 from __future__ import annotations
 
 import array
 import importlib
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,14 @@ _TYPECODES = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def message_class(type_name: str) -> type:
     """The rclpy class of a type such as `sensor_msgs/msg/Image`; ImportError names the missing package."""
     package, kind, name = type_name.split("/")
     return getattr(importlib.import_module(f"{package}.{kind}"), name)  # type: ignore[no-any-return]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _sequence_codes(cls: type) -> dict[str, str]:
     """Array typecode of every unbounded or bounded sequence of numbers in a message class."""
     fields: dict[str, str] = cls.get_fields_and_field_types()  # type: ignore[attr-defined]

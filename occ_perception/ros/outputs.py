@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from nav_msgs.msg import OccupancyGrid, Path
 from occ_perception_msgs.msg import PlannedTrajectory
 from occ_perception_msgs.msg import VoxelGrid as VoxelGridMsg
-from nav_msgs.msg import OccupancyGrid, Path
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import String

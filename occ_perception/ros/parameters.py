@@ -56,7 +56,7 @@ class Declared:
 
 
 PARAMETERS: dict[str, Declared] = {
-    "rig": Declared("", "Rig file (YAML): cameras, LiDARs, frames. Empty: the shipped calibration/sidewalk_wheeled.yaml."),
+    "rig": Declared("", "Rig file: cameras, LiDARs, frames. Empty: the shipped calibration/sidewalk_wheeled.yaml."),
     "model": Declared("", "Model folder with its manifest.yaml. Empty: the shipped models/walkocc_lite."),
     "tasks": Declared(list(TASKS), "What to publish of what the model answers.", choices=TASKS, fixed=True),
     "backend": Declared("onnxruntime", "Inference engine.", choices=BACKENDS),
@@ -65,19 +65,20 @@ PARAMETERS: dict[str, Declared] = {
     "allow_cpu": Declared(True, "Run on the CPU where the device asked for cannot be had, instead of refusing."),
     "threads": Declared(0, "Threads of one operator on the CPU; 0 takes one per core.", 0, 256),
     "anchor_camera": Declared("", "Camera whose stamps the results carry. Empty: the first one of the rig."),
-    "lidars": Declared([""], "LiDARs of the rig to subscribe to and deskew with each frame. [''] takes none: the shipped "
-                             "model looks through cameras only."),
+    "lidars": Declared([""], "LiDARs of the rig to subscribe to and deskew with each frame. [''] takes none: the "
+                             "shipped model looks through cameras only."),
     "max_age_ms": Declared(500.0, "Frames older than this when their turn comes are dropped before they are decoded; "
                                   "0 never drops. Compares stamps with the node's clock.", 0.0, 60_000.0),
     "sync_tolerance_ms": Declared(50.0, "Largest difference of stamps within a frame.", 0.0, 5_000.0),
     "sync_wait_ms": Declared(50.0, "Longest wait of the anchor image for the other sensors.", 0.0, 5_000.0),
-    "odometry_timeout_ms": Declared(200.0, "Longest extrapolation of the newest odometry; beyond it a frame has no pose.",
-                                    0.0, 5_000.0),
-    "stale_after_s": Declared(1.0, "Silence of a sensor after which the diagnostics warn; three times as long is an error.",
-                              0.05, 600.0),
+    "odometry_timeout_ms": Declared(
+        200.0, "Longest extrapolation of the newest odometry; beyond it a frame has no pose.", 0.0, 5_000.0),
+    "stale_after_s": Declared(
+        1.0, "Silence of a sensor after which the diagnostics warn; three times as long is an error.", 0.05, 600.0),
     "grid_frame": Declared("occ_grid", "Frame of the results: origin and yaw of the base, z against gravity."),
-    "publish_confidence": Declared(True, "Fill the confidence of the voxel grid; without it the message is half as large."),
-    "publish_standard": Declared(True, "Offer PointCloud2, OccupancyGrid, Path and markers, each built only for subscribers."),
+    "publish_confidence": Declared(
+        True, "Fill the confidence of the voxel grid; without it the message is half the size."),
+    "publish_standard": Declared(True, "Offer PointCloud2, OccupancyGrid, Path, markers; built only for subscribers."),
     "broadcast_tf": Declared(True, "Broadcast odom -> grid_frame where tf2_ros is installed and the pose is known."),
     "diagnostics_period_s": Declared(1.0, "Time between diagnostics.", 0.05, 60.0, fixed=True),
     "autostart": Declared(False, "Configure and activate without a lifecycle manager.", fixed=True),
@@ -129,10 +130,10 @@ class ParameterSet:
             default = list(tasks) if name == "tasks" else declared.default
             try:
                 node.declare_parameter(name, default, declared.descriptor())
-            except ParameterException as error:
+            except ParameterException:
                 given = node._parameter_overrides[name].value
                 fault = declared.fault(given) if isinstance(given, type(default)) else None
-                self._refused[name] = fault or f"must be of the type of {default!r}, got {given!r} ({type(error).__name__})"
+                self._refused[name] = fault or f"must be of the type of {default!r}, got {given!r}"
                 node.declare_parameter(name, default, declared.descriptor(), ignore_override=True)
         node.add_on_set_parameters_callback(self._may_set)
 

@@ -1,4 +1,4 @@
-"""Starts real node processes, talks to them through lifecycle services, and ends them all. For demo, bench and tests."""
+"""Starts real node processes, drives their life cycle, and ends them all. For demo, bench and tests."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ class Child:
     def error(self, what: str) -> ProcessError:
         """A ProcessError about it that shows the end of its log."""
         tail = "\n".join(f"    {line}" for line in self.output().splitlines()[-_LOG_LINES:])
-        return ProcessError(f"{what}; it wrote\n{tail or '    (nothing)'}", where=self.name, fix=f"Whole log: {self.log}")
+        wrote = f"it wrote\n{tail}" if tail else "it wrote nothing"
+        return ProcessError(f"{what}; {wrote}", where=self.name, fix=f"Whole log: {self.log}")
 
     def require_running(self) -> None:
         """Raise ProcessError if it has ended."""
@@ -189,7 +190,8 @@ class Operator:
         look = self.node.create_client(GetState, f"{node}/get_state")
         outcomes: list[bool] = []
         try:
-            self.until(lambda: change.service_is_ready() and look.service_is_ready(), f"the services of {node}", timeout_s)
+            self.until(lambda: bool(change.service_is_ready() and look.service_is_ready()), f"the services of {node}",
+                       timeout_s)
             request = ChangeState.Request(transition=Transition(id=transition))
             change.call_async(request).add_done_callback(lambda f: outcomes.append(bool(f.result().success)))
             began = time.monotonic()

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import rclpy
@@ -129,10 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with BagWriter(options.output, overwrite=options.overwrite) as writer:
             recorder = Recorder(writer, options.topics)
             started = time.monotonic()
-            try:
+            with suppress(KeyboardInterrupt, ExternalShutdownException):  # the usual end: the bag is finished below
                 rclpy.spin(recorder)
-            except (KeyboardInterrupt, ExternalShutdownException):
-                pass  # the usual end: the bag is finished below
             end_in_peace()
             recorder.finish()
             if recorder.failure is not None:

@@ -65,7 +65,8 @@ def _seconds(work: object) -> float:
 
 
 @pytest.mark.parametrize(("values", "typecode"), [
-    (np.arange(6, dtype=np.float64).reshape(2, 3), "f"), ([1, 2, 3], "H"), (b"\x01\x02", "B"), (array.array("i", [4]), "i"),
+    (np.arange(6, dtype=np.float64).reshape(2, 3), "f"), ([1, 2, 3], "H"), (b"\x01\x02", "B"),
+    (array.array("i", [4]), "i"),
 ])
 def test_packed_holds_the_same_numbers_in_the_type_of_the_field(values: object, typecode: str) -> None:
     result = packed(values, typecode)
