@@ -188,10 +188,10 @@ def rig_check(
     pictures = rig_files.check_pictures(
         the_rig, rig_files.files_by_sensor(images, cameras, rig_files.IMAGE_SUFFIXES),
         rig_files.files_by_sensor(cloud, lidars, SUFFIXES))
-    saved = rig_files.save_pictures(pictures, out)
-    console.print(rig_files.rig_table(the_rig, pictures, saved))
+    console.print(rig_files.rig_table(the_rig, pictures))
     if pictures:
-        console.print("The green lattice (1 m) must lie on the ground, and points on the things that they hit.")
+        rig_files.save_pictures(pictures, out)
+        console.print(f"pictures: {out}\nThe green lattice (1 m) must lie on the ground, points on the things they hit.")
 
 
 @rig_app.command("convert")

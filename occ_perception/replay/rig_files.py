@@ -85,39 +85,35 @@ def check_pictures(rig: Rig, images: Mapping[str, Path], clouds: Mapping[str, Pa
     return drawn
 
 
-def save_pictures(pictures: Mapping[str, tuple[NDArray[np.uint8], int]], folder: Path) -> dict[str, Path]:
-    """Write what `check_pictures` gave as PNG files; the file by camera."""
-    if pictures:
-        folder.mkdir(parents=True, exist_ok=True)
-    saved = {name: folder / f"{name}.png" for name in pictures}
-    for name, path in saved.items():
-        cv2.imwrite(str(path), pictures[name][0][..., ::-1])
-    return saved
+def save_pictures(pictures: Mapping[str, tuple[NDArray[np.uint8], int]], folder: Path) -> None:
+    """Write what `check_pictures` gave as CAMERA.png into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (picture, _) in pictures.items():
+        cv2.imwrite(str(folder / f"{name}.png"), picture[..., ::-1])
 
 
-def rig_table(rig: Rig, pictures: Mapping[str, tuple[NDArray[np.uint8], int]], saved: Mapping[str, Path]) -> Table:
+def rig_table(rig: Rig, pictures: Mapping[str, tuple[NDArray[np.uint8], int]]) -> Table:
     """Where the cameras of a rig sit and look, and how many LiDAR points each one sees."""
     table = Table(title=f"rig {rig.name}: {len(rig.cameras)} cameras, {len(rig.lidars)} LiDARs")
-    for column in ("camera", "model", "size", "height", "yaw", "pitch", "half field", "points", "picture"):
-        table.add_column(column, justify="left" if column in ("camera", "model", "picture") else "right")
+    for column in ("camera", "model", "size", "height", "yaw", "pitch", "field", "points"):
+        table.add_column(column, justify="left" if column in ("camera", "model") else "right")
     for camera in rig.cameras:
         place = mounting(camera)
-        angles = (f"{place[name]:.1f}°" for name in ("yaw_deg", "pitch_deg", "max_theta_deg"))
+        angles = (f"{place[name]:.1f}°" for name in ("yaw_deg", "pitch_deg", "field_deg"))
         points = str(pictures[camera.name][1]) if camera.name in pictures else ""
         size, height = f"{camera.width}x{camera.height}", f"{place['height_m']:.2f} m"
-        table.add_row(camera.name, camera.model, size, height, *angles,
-                      points, str(saved.get(camera.name, "")))
+        table.add_row(camera.name, camera.model, size, height, *angles, points)
     return table
 
 
 def mounting(camera: RigCamera) -> dict[str, float]:
-    """Height (m), yaw and pitch (degrees, up is positive) and half the field of view (degrees) of a camera."""
+    """Height (m), yaw and pitch (degrees, up is positive) and widest field of view (degrees) of a camera."""
     forward = camera.T_base_camera[:3, 2]
     return {
         "height_m": float(camera.T_base_camera[2, 3]),
         "yaw_deg": math.degrees(math.atan2(forward[1], forward[0])),
         "pitch_deg": math.degrees(math.asin(float(np.clip(forward[2], -1, 1)))),
-        "max_theta_deg": math.degrees(camera.camera.max_theta_rad),
+        "field_deg": 2 * math.degrees(camera.camera.max_theta_rad),
     }
 
 

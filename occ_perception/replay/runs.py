@@ -23,7 +23,7 @@ from occ_perception.recordings.frames import TRUTH_OCCUPANCY_TOPIC, sensor_event
 from occ_perception.replay.about import about_machine, about_model, about_recording, about_software
 from occ_perception.replay.evaluation import Evaluation, FrameScore, Scorer, Snapshot
 from occ_perception.replay.streams import SensorStream, Truth, TruthStream
-from occ_perception.types import Trajectory, VoxelGrid
+from occ_perception.types import CameraImage, SensorFrame, Trajectory, VoxelGrid
 
 VOXELS_TOPIC = "/perception_node/output/voxels"
 TRAJECTORY_TOPIC = "/perception_node/output/trajectory"
@@ -57,7 +57,7 @@ def replay_bag(bag: Path, rig: Rig, engine: Engine, manifest: Manifest, *, truth
         synchroniser, odometry = synchroniser_for(rig), OdometryBuffer()
         assembler, pipeline = FrameAssembler(rig, odometry), OccupancyPipeline(engine, manifest, rig)
         scorer = Scorer(manifest.output_grid.spec(), manifest.taxonomy, rig, worst)
-        engine.warm_up(cameras=len(rig.cameras), hits=min(manifest.maximum_hits, len(rig.cameras)))
+        _warm_up(pipeline, rig)
         began_s, images = time.perf_counter(), 0
         total = _anchor_count(reader, rig, topics, limit)
         for event in sensor_events(reader, rig, topics):
@@ -84,6 +84,13 @@ def replay_bag(bag: Path, rig: Rig, engine: Engine, manifest: Manifest, *, truth
             scorer.drops.update(counter)
         about = _about(bag, rig, truth_bag) | {"model": about_model(manifest, engine.describe())}
         return scorer.evaluation(about, images_in=images, wall_s=wall_s, notes=notes)
+
+
+def _warm_up(pipeline: OccupancyPipeline, rig: Rig) -> None:
+    """One frame of black images, so that no frame of the recording waits for compilers."""
+    black = {c.name: CameraImage(c.name, 0, np.zeros((c.height, c.width, 3), np.uint8)) for c in rig.cameras}
+    pipeline.step(SensorFrame(0, black, T_odom_base=np.eye(4)))
+    pipeline.reset("warm_up")
 
 
 def _answer(synced: SyncedSet, assembler: FrameAssembler, pipeline: OccupancyPipeline, scorer: Scorer,

@@ -61,7 +61,7 @@ def test_pictures_are_drawn_and_wrong_sizes_refused(rig: Rig, tmp_path: Path) ->
     with pytest.raises(RecordingError, match="cannot be read as an image"):
         check_pictures(rig, {"front": path}, {})
     assert mounting(rig.cameras[0]) == pytest.approx(
-        {"height_m": 0.3, "yaw_deg": 0.0, "pitch_deg": 0.0, "max_theta_deg": math.degrees(1.4)}, abs=1e-6)
+        {"height_m": 0.3, "yaw_deg": 0.0, "pitch_deg": 0.0, "field_deg": math.degrees(2.8)}, abs=1e-6)
 
 
 CAMERA_INFO = {
