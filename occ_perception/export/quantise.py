@@ -20,12 +20,11 @@ QUANTISED = ("Conv", "Relu", "Add", "MaxPool", "Resize")
 stay float: together they take a tenth of the time."""
 
 
-def quantise(source: Path, target: Path, calibration: Iterable[Feeds], *, keep_float: Iterable[str] = ()) -> None:
+def quantise(source: Path, target: Path, calibration: Iterable[Feeds]) -> None:
     """Write the int8 variant of the graph at `source` to `target`.
 
     Args:
         calibration: inputs of real frames; ranges of activations are the largest that occur in them.
-        keep_float: names of nodes that are not quantised.
     """
     beside = target.with_name(f"{target.name}.unfinished")
     root = logging.getLogger()
@@ -35,7 +34,7 @@ def quantise(source: Path, target: Path, calibration: Iterable[Feeds], *, keep_f
         quantize_static(
             str(source), str(beside), _Reader(iter(calibration)), quant_format=QuantFormat.QDQ, per_channel=True,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod.MinMax,
-            op_types_to_quantize=list(QUANTISED), nodes_to_exclude=list(keep_float),
+            op_types_to_quantize=list(QUANTISED),
         )
         save_model(onnx.load(beside), target)
     finally:

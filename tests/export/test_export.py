@@ -114,15 +114,14 @@ def test_int8_stays_near_fp32_and_really_is_int8(network: WalkOcc, graph: Path, 
     int8_weights = [i for i in model.graph.initializer if i.data_type == onnx.TensorProto.INT8 and len(i.dims) == 4]
     assert len(int8_weights) == convolutions > 10
     near = measure_parity(network, graph, engine_inputs(train, 2, network.config))
-    far = _labels_equal(graph, target, list(engine_inputs(train, 2, network.config)))
     assert near.equal_labels > 0.9999
-    assert 0.8 < far < 1.0
-
-
-def _labels_equal(one: Path, other: Path, inputs: list[dict[str, np.ndarray]]) -> float:
-    sessions = [onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]) for path in (one, other)]
-    answers = [[session.run(["labels"], item)[0] for item in inputs] for session in sessions]
-    return float(np.mean(np.stack(answers[0]) == np.stack(answers[1])))
+    (item,) = engine_inputs(train, 1, network.config)
+    fp32, int8 = (
+        onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, item)
+        for path in (graph, target)
+    )
+    assert (fp32[0] == int8[0]).mean() > 0.8
+    assert 0 < np.abs(fp32[2] - int8[2]).max() < 0.2
 
 
 @pytest.fixture
