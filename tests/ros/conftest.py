@@ -230,7 +230,8 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def start_node(operator: Any, rig_file: Path) -> Callable[..., Any]:
     """Starts perception_node with parameters (name=value); several in one test module have different names."""
     def start(name: str, model: Path | str, module: str = "perception_node", **parameters: Any) -> Any:
-        values = {"rig": rig_file, "model": model, "diagnostics_period_s": 0.1, "stale_after_s": 0.4} | parameters
+        values = {"rig": rig_file, "model": model, "diagnostics_period_s": 0.1, "stale_after_s": 0.4,
+                  "max_age_ms": 3000.0} | parameters
         arguments = ["--ros-args", "-r", f"__node:={name}"]
         for key, value in values.items():
             arguments += ["-p", f"{key}:={value}"]
