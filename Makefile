@@ -15,7 +15,8 @@ setup:  ## make .venv and build the ROS workspace, without torch
 demo: setup  ## play the sample recording through the real nodes, score it, write out/demo/report.html
 	@scripts/with_ros occ-perception demo
 
-bench: setup  ## measure speed, latency and memory, write out/bench.json
+bench:  ## measure speed, latency and memory, write out/bench.json
+	@scripts/setup bench
 	@scripts/with_ros occ-perception bench
 
 lint:  ## ruff, mypy --strict and the import floors

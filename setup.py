@@ -49,7 +49,7 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
-        *shared_files("launch", "config", "rviz", "calibration", "models"),
+        *shared_files("launch", "config", "rviz", "calibration", "models", "sample"),
     ],
     install_requires=requirements("runtime"),
     extras_require={

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGED = (
     "occ_perception", "requirements", "resource", "launch", "config", "rviz", "calibration", "models",
-    "setup.py", "setup.cfg", "pyproject.toml", "package.xml", "MANIFEST.in", "LICENSE",
+    "sample", "setup.py", "setup.cfg", "pyproject.toml", "package.xml", "MANIFEST.in", "LICENSE",
 )
 
 

@@ -29,7 +29,7 @@ def test_every_module_and_message_is_in_the_wheel(contents: set[str]) -> None:
     assert modules | messages | {"occ_perception/py.typed"} <= contents
 
 
-@pytest.mark.parametrize("folder", ["launch", "config", "rviz", "calibration", "models"])
+@pytest.mark.parametrize("folder", ["launch", "config", "rviz", "calibration", "models", "sample"])
 def test_every_shared_file_is_in_the_wheel(contents: set[str], folder: str) -> None:
     files = [path.relative_to(ROOT) for path in (ROOT / folder).rglob("*") if path.is_file() and path.suffix != ".pyc"]
     assert files

@@ -44,7 +44,7 @@ def test_colcon_builds_the_package_with_its_shared_files(tmp_path: Path) -> None
     assert (prefix / "share/ament_index/resource_index/packages/occ_perception").exists()
     assert (prefix / "share/occ_perception/package.xml").exists()
     assert os.access(prefix / "lib/occ_perception/perception_node", os.X_OK)
-    for folder in ("launch", "config", "rviz", "calibration", "models"):
+    for folder in ("launch", "config", "rviz", "calibration", "models", "sample"):
         assert list((prefix / "share/occ_perception" / folder).rglob("*.*")), folder
 
 
