@@ -111,7 +111,7 @@ def node_figures(node: NodeFigures) -> list[Figure]:
     ]
 
 
-def metric_figures() -> list[Figure]:
+def metric_figures(batches: int = 7) -> list[Figure]:
     """Grids per second of the two scores that are computed per frame, on one thread."""
     figures = []
     moving = sorted(SIDEWALK.things)
@@ -120,11 +120,12 @@ def metric_figures() -> list[Figure]:
         flows = [np.random.default_rng(k).normal(size=(*spec.shape, 2)).astype(np.float32) for k in (0, 1)]
         origins_m = np.array([[0.5, 0.0, 0.8], [1.5, 0.0, 0.8]])
         rays = RayIoU(spec, len(SIDEWALK), FREE, moving)
-        rate = rate_of(lambda m=rays, p=prediction, t=truth, o=origins_m, f=flows: m.update(p, t, o, f[0], f[1]))
+        rate = rate_of(lambda m=rays, p=prediction, t=truth, o=origins_m, f=flows: m.update(p, t, o, f[0], f[1]),
+                       batches)
         figures.append(Figure(f"RayIoU, {name}", rate, "grids/s", at_least=60.0, note="2 origins, with flow"))
     iou = OccupancyIoU(len(SIDEWALK))
     truth, prediction = _street(SIDEWALK_GRID, 0), _street(SIDEWALK_GRID, 1)
-    rate = rate_of(lambda: iou.update(prediction, truth))
+    rate = rate_of(lambda: iou.update(prediction, truth), batches)
     figures.append(Figure("OccupancyIoU, sidewalk 100x100x50", rate, "grids/s", at_least=500.0))
     return figures
 

@@ -165,7 +165,7 @@ def run_demo(bag: Path | None = None, rig_file: Path | None = None, model: Path 
 
     play_through_node(bag, rig, rig_file, model, outputs, out / "logs", say)
     say("scoring against the ground truth of the recording")
-    evaluation = score_outputs(outputs, bag, rig)
+    evaluation = score_outputs(outputs, bag, rig, manifest=load_manifest(model))
     page = write_report(evaluation, rig, out, title=f"perception_node on {bag.name}")
     show(evaluation, console)
     say(f"report: {page}")

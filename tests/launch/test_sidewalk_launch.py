@@ -6,7 +6,6 @@ import ast
 import importlib.util
 import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ def test_rviz_shows_only_standard_topics_that_the_node_offers_in_the_frame_of_th
 
 
 @pytest.fixture
-def launch_file(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
+def launch_file(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """The launch file as a module, with the checkout as the package's share folder."""
     pytest.importorskip("launch_ros", reason="the real launch packages are not installed (they are no wheels)")
     import ament_index_python.packages as index
@@ -70,13 +69,14 @@ def launch_file(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "sidewalk_launch", module)
     spec.loader.exec_module(module)
-    yield module
+    return module
 
 
 def started(launch_file: Any, **given: str) -> list[Any]:
     """The actions that the launch file makes for these arguments."""
-    from launch import LaunchContext
     from launch.actions import DeclareLaunchArgument, OpaqueFunction
+
+    from launch import LaunchContext
 
     context = LaunchContext()
     context.launch_configurations.update(given)
