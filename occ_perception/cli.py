@@ -86,16 +86,19 @@ def score(
     outputs: Annotated[Path, typer.Argument(help="Bag with the recorded outputs of perception_node.")],
     truth: Annotated[Path, typer.Option(help="The recording that the node was fed with, with its ground truth.")],
     rig: RigOption = "sidewalk_wheeled", out: OutOption = Path("out/score"), worst: WorstOption = 4,
+    model: Annotated[Path | None, typer.Option(help="Model folder, to tell in the report how it was trained.")] = None,
     voxels: Annotated[str, typer.Option(help="Topic of the grids.")] = "/perception_node/output/voxels",
     trajectory: Annotated[str, typer.Option(help="Topic of the paths.")] = "/perception_node/output/trajectory",
 ) -> None:
     """Score recorded node outputs against the truth of the recording that the node was fed with."""
+    from occ_perception.engines import load_manifest
     from occ_perception.replay import score_outputs
 
     console, the_rig = Console(), _rig(rig)
+    manifest = None if model is None else load_manifest(model)
     with _progress(console, "scoring") as tell:
-        evaluation = score_outputs(outputs, truth, the_rig, voxels_topic=voxels, trajectory_topic=trajectory,
-                                   worst=worst, tell=tell)
+        evaluation = score_outputs(outputs, truth, the_rig, manifest=manifest, voxels_topic=voxels,
+                                   trajectory_topic=trajectory, worst=worst, tell=tell)
     _report(evaluation, the_rig, out, console, f"Outputs of the node on {truth.name}")
 
 
@@ -191,7 +194,7 @@ def rig_check(
     console.print(rig_files.rig_table(the_rig, pictures))
     if pictures:
         rig_files.save_pictures(pictures, out)
-        console.print(f"pictures: {out}\nThe green lattice (1 m) must lie on the ground, points on the things they hit.")
+        console.print(f"pictures: {out}\nThe green lattice (1 m) must lie on the ground, points on what they hit.")
 
 
 @rig_app.command("convert")

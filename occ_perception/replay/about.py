@@ -34,19 +34,25 @@ def about_recording(path: Path) -> dict[str, Any]:
         if card.is_file():
             content = yaml.safe_load(card.read_text(encoding="utf-8"))
             if isinstance(content, dict):
-                about |= {key: content[key] for key in ("split", "version", "content_hash") if key in content}
+                about |= {key: content[key] for key in ("split", "scene", "version", "content_hash") if key in content}
     return about
 
 
-def about_model(manifest: Manifest, engine: EngineDescription) -> dict[str, Any]:
-    """Model, the variant and provider really obtained, and what it was trained on with which seed."""
+def about_model(manifest: Manifest) -> dict[str, Any]:
+    """Model and version, and what it was trained on with which seed."""
     training = manifest.training
     return {
-        "model": manifest.model_id, "variant": engine.variant, "precision": engine.precision,
-        "backend": engine.backend, "provider": engine.provider, "device": engine.device, "threads": engine.threads,
-        "sha256": manifest.variants[engine.variant].sha256, "trained_on": training.data,
-        "training_data_version": training.data_version, "training_data_hash": training.data_hash,
-        "seed": training.seed, "steps": training.steps,
+        "model": manifest.model_id, "trained_on": training.data, "training_data_version": training.data_version,
+        "training_data_hash": training.data_hash, "seed": training.seed, "steps": training.steps,
+    }
+
+
+def about_engine(manifest: Manifest, engine: EngineDescription) -> dict[str, Any]:
+    """The variant and provider really obtained."""
+    return {
+        "variant": engine.variant, "precision": engine.precision, "backend": engine.backend,
+        "provider": engine.provider, "device": engine.device, "threads": engine.threads,
+        "sha256": manifest.variants[engine.variant].sha256,
     }
 
 

@@ -20,7 +20,7 @@ from occ_perception.pipelines import FrameAssembler, OccupancyPipeline, Odometry
 from occ_perception.recordings.bag import BagReader
 from occ_perception.recordings.decode import decode_odometry, decode_trajectory, decode_voxel_grid, stamp_ns
 from occ_perception.recordings.frames import TRUTH_OCCUPANCY_TOPIC, sensor_events, sensor_topics
-from occ_perception.replay.about import about_machine, about_model, about_recording, about_software
+from occ_perception.replay.about import about_engine, about_machine, about_model, about_recording, about_software
 from occ_perception.replay.evaluation import Evaluation, FrameScore, Scorer, Snapshot
 from occ_perception.replay.streams import SensorStream, Truth, TruthStream
 from occ_perception.types import CameraImage, SensorFrame, Trajectory, VoxelGrid
@@ -82,7 +82,8 @@ def replay_bag(bag: Path, rig: Rig, engine: Engine, manifest: Manifest, *, truth
         wall_s = time.perf_counter() - began_s
         for counter in (synchroniser.drops, assembler.drops, odometry.drops):
             scorer.drops.update(counter)
-        about = _about(bag, rig, truth_bag) | {"model": about_model(manifest, engine.describe())}
+        engine_about = about_engine(manifest, engine.describe())
+        about = _about(bag, rig, truth_bag) | {"model": about_model(manifest), "engine": engine_about}
         return scorer.evaluation(about, images_in=images, wall_s=wall_s, notes=notes)
 
 
@@ -116,15 +117,17 @@ def _answer(synced: SyncedSet, assembler: FrameAssembler, pipeline: OccupancyPip
         scorer.gallery.offer(_snapshot(score, result.grid, known, images, result.trajectory, frame.T_odom_base))
 
 
-def score_outputs(outputs: Path, truth_bag: Path, rig: Rig, *, voxels_topic: str = VOXELS_TOPIC,
-                  trajectory_topic: str = TRAJECTORY_TOPIC, worst: int = 4,
+def score_outputs(outputs: Path, truth_bag: Path, rig: Rig, *, manifest: Manifest | None = None,
+                  voxels_topic: str = VOXELS_TOPIC, trajectory_topic: str = TRAJECTORY_TOPIC, worst: int = 4,
                   tell: Tell = lambda done, total: None) -> Evaluation:
     """Score a bag of recorded node outputs against the recording that the node was fed with.
 
-    Latencies and drops are the node's own, from its last diagnostics in the bag, where they were recorded.
+    Latencies and drops are the node's own, from its last diagnostics in the bag, where they were recorded. With
+    `manifest` the report tells how the model was trained.
 
     Raises:
-        RecordingError: a bag that cannot be read, a missing topic, no grid at all, or truth on another grid.
+        RecordingError: a bag that cannot be read, a missing topic, no grid at all, truth on another grid, or another
+            model than that of `manifest`.
     """
     began_s = time.perf_counter()
     with ExitStack() as stack:
@@ -134,7 +137,7 @@ def score_outputs(outputs: Path, truth_bag: Path, rig: Rig, *, voxels_topic: str
         truth = TruthStream(source)
         sensors = SensorStream(stack.enter_context(BagReader(truth_bag)), rig)
         scorer: Scorer | None = None
-        model_id, extra = "", {}
+        model_id = ""
         for done, (grid, trajectory) in enumerate(_results(reader, voxels_topic, trajectory_topic), 1):
             scorer = scorer or Scorer(grid.spec, grid.taxonomy, rig, worst)
             model_id = grid.model_id
@@ -147,7 +150,10 @@ def score_outputs(outputs: Path, truth_bag: Path, rig: Rig, *, voxels_topic: str
         if scorer is None:
             raise RecordingError(f"{voxels_topic} holds no message", where=str(outputs),
                                  fix="Was the node active while it was recorded?")
-        extra = {"model": {"model": model_id}, "outputs": about_recording(outputs)}
+        if manifest is not None and manifest.model_id != model_id:
+            raise RecordingError(f"was made by {model_id}, not by {manifest.model_id}", where=str(outputs))
+        model = {"model": model_id} if manifest is None else about_model(manifest)
+        extra = {"model": model, "outputs": about_recording(outputs)}
         evaluation = scorer.evaluation(
             _about(truth_bag, rig, None) | extra,
             images_in=_anchor_count(source, rig, None, None), wall_s=time.perf_counter() - began_s,

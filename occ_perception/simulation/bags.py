@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.progress import track
 
 from occ_perception.calibration import Rig, load_rig
@@ -19,7 +20,7 @@ from occ_perception.recordings.messages import make
 from occ_perception.simulation.lidar import LidarModel
 from occ_perception.simulation.scene import World
 from occ_perception.simulation.sim import SensorErrors, SidewalkSim
-from occ_perception.simulation.splits import RIGS, get_split
+from occ_perception.simulation.splits import RIGS, SIM_VERSION, get_split
 from occ_perception.simulation.world import make_world
 from occ_perception.taxonomy import SIDEWALK
 from occ_perception.types import CameraImage
@@ -96,11 +97,17 @@ def write_bag(world: World, rig: Rig, path: Path | str, settings: BagSettings | 
 
 
 def write_sample(path: Path | str, rigs: Path, *, overwrite: bool = False, progress: bool = False) -> dict[str, int]:
-    """Writes the recording of `sample/` again; `rigs` is the folder of the rig files."""
+    """Writes the recording of `sample/` again, and beside it the YAML by which scores name it.
+
+    `rigs` is the folder of the rig files.
+    """
     scene = SAMPLE_SCENE
     world = make_world(scene.seed, scene.district, scene.night, scene.embodiment, _SAMPLE_TRACK_S)
     rig = load_rig(Path(rigs) / f"{RIGS[scene.embodiment]}.yaml")
-    return write_bag(world, rig, path, SAMPLE_SETTINGS, overwrite=overwrite, progress=progress)
+    counts = write_bag(world, rig, path, SAMPLE_SETTINGS, overwrite=overwrite, progress=progress)
+    card = {"split": "test", "scene": scene.name, "version": SIM_VERSION, "content_hash": world.content_hash()}
+    Path(path).with_suffix(".yaml").write_text(yaml.safe_dump(card, sort_keys=False))
+    return counts
 
 
 def _times(rate_hz: float, duration_s: float) -> list[float]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from occ_perception import cli
 from occ_perception.calibration import Rig
 from occ_perception.errors import RecordingError
 from occ_perception.geometry import coverage
@@ -18,7 +19,7 @@ from occ_perception.replay import Evaluation, replay_bag, score_outputs
 from occ_perception.replay.runs import DIAGNOSTICS_TOPIC, TRAJECTORY_TOPIC, VOXELS_TOPIC
 from occ_perception.types import Trajectory, VoxelGrid
 
-from .conftest import GRID, WAYPOINTS_M, BrightnessEngine, Record, stamp_of, true_grid
+from .conftest import GRID, WAYPOINTS_M, BrightnessEngine, Record, manifest, stamp_of, true_grid
 
 
 @pytest.fixture
@@ -109,6 +110,7 @@ def test_truth_on_another_grid_is_refused(run: Any, record: Record, tmp_path: Pa
 
 def outputs_of(tmp_path: Path, labels: dict[int, int], diagnostics: dict[str, str] | None = None) -> Path:
     """A bag as the recorder leaves it: grids and paths of some frames, and the node's last words."""
+    tmp_path.mkdir(exist_ok=True)
     encoder, path = MessageEncoder(make), tmp_path / "outputs.mcap"
     with BagWriter(path) as bag:
         for frame, label in labels.items():
@@ -137,11 +139,16 @@ def test_recorded_outputs_are_scored_against_the_recording_the_node_was_fed_with
 
 
 def test_outputs_without_diagnostics_say_so_and_without_grids_are_refused(
-        record: Record, rig: Rig, tmp_path: Path) -> None:
+        record: Record, rig: Rig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     drive = record([2], {0: (2, 2)})
     assert "no diagnostics" in score_outputs(outputs_of(tmp_path, {0: 2}), drive, rig).notes[0]
     with pytest.raises(RecordingError, match=f"no topic {VOXELS_TOPIC}"):
         score_outputs(drive, drive, rig)
+    with pytest.raises(RecordingError, match="was made by node@1, not by brightness@1"):
+        score_outputs(outputs_of(tmp_path / "other", {0: 2}), drive, rig, manifest=manifest())
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["score", str(drive), "--truth", str(drive)])
+    assert f"no topic {VOXELS_TOPIC}" in capsys.readouterr().err
 
 
 def test_replay_names_data_model_machine_and_seed(run: Any, record: Record) -> None:
