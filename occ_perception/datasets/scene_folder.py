@@ -114,7 +114,10 @@ def _write_image(path: Path, image: NDArray[Any], options: list[int]) -> None:
 
 
 def _read_image(path: Path, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+    content = np.fromfile(path, np.uint8) if path.is_file() else np.zeros(0, np.uint8)
+    # OpenCV decodes a JPEG that was cut off to what there is and grey: only its end marker tells
+    whole = len(content) > 2 and (path.suffix != ".jpg" or content[-2:].tobytes() == b"\xff\xd9")
+    image = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if whole else None
     if image is None or image.shape != shape or image.dtype != dtype:
         got = "no readable image" if image is None else f"{image.dtype} {image.shape}"
         raise DatasetError(f"must be an image {np.dtype(dtype).name} {shape}, got {got}", where=str(path),

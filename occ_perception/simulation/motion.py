@@ -88,7 +88,8 @@ def imu(track: RobotTrack, errors: MotionErrors, rate_hz: float, T_base_imu: NDA
     """Samples of an IMU along the whole track."""
     gyro_bias = errors.gyro_bias_radps * rng.standard_normal(3)
     accel_bias = errors.accel_bias_mps2 * rng.standard_normal(3)
-    h = 0.04  # the track is piecewise linear: a shorter step would differentiate its corners
+    # the track is piecewise linear: over two of its steps the corners of its lines average out
+    h = 2 * float(track.motion.times_s[1] - track.motion.times_s[0])
 
     def position(time_s: float) -> NDArray[np.float64]:
         return np.asarray((track.pose_at(time_s) @ T_base_imu)[:3, 3])
