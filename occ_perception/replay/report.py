@@ -84,7 +84,7 @@ def page(evaluation: Evaluation, panels: Sequence[Panels], title: str) -> str:
 def _tiles(evaluation: Evaluation) -> str:
     visible, rays = evaluation.scores.get("visible", {}), evaluation.scores.get("rays", {})
     navigation = evaluation.scores.get("navigation", {})
-    total = evaluation.latency_ms.get("total") or evaluation.latency_ms.get("receive_to_publish") or {}
+    total = evaluation.latency_ms.get("receive_to_publish") or evaluation.latency_ms.get("total") or {}
     tiles = [
         (_percent(visible.get("iou")), "IoU, visible voxels"), (_percent(visible.get("miou")), "mIoU, visible voxels"),
         (_percent(rays.get("rayiou")), "RayIoU"), (_percent(navigation.get("lane_keeping_rate")), "lane keeping"),

@@ -191,7 +191,7 @@ def _with_node_diagnostics(evaluation: Evaluation, reader: BagReader) -> Evaluat
     latency_ms: dict[str, dict[str, float]] = {}
     for key, value in values.items():
         stage, _, percentile = key.removesuffix("_ms").rpartition("_")
-        if key.endswith("_ms") and percentile in ("p50", "p95", "p99"):
+        if key.endswith("_ms") and percentile in ("p50", "p95", "p99") and stage != "step":  # as good as `total`
             latency_ms.setdefault(stage, {})[percentile] = float(value)
     drops = {key.removeprefix("dropped_"): int(value) for key, value in values.items() if key.startswith("dropped_")}
     return replace(evaluation, latency_ms=latency_ms, drops={k: n for k, n in drops.items() if n})
