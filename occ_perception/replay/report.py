@@ -34,7 +34,7 @@ def write_report(evaluation: Evaluation, rig: Rig, folder: Path, *, title: str =
     Each file is written beside its place and renamed. Returns the path of the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor() as pool:  # ray casting holds no lock
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # ray casting holds no lock
         panels = list(pool.map(lambda snapshot: draw_panels(snapshot, rig), evaluation.snapshots))
     _write(folder / "results.json", (json.dumps(as_json(evaluation), indent=1) + "\n").encode())
     _write(folder / "per_class.csv", per_class_csv(evaluation).encode())
