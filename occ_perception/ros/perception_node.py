@@ -57,7 +57,7 @@ class PerceptionNode(LifecycleNode):
 
     def __init__(self, name: str = "perception_node", tasks: Sequence[str] = TASKS, **kwargs: Any) -> None:
         super().__init__(name, **kwargs)
-        self._failure = ""
+        self._failure, self._loading = "", False
         self._pipeline: OccupancyPipeline | None = None
         self._worker: Worker | None = None
         self._health: Health | None = None
@@ -75,18 +75,21 @@ class PerceptionNode(LifecycleNode):
         """Load rig and engine, warm everything up, offer the outputs."""
         try:
             began_s = time.monotonic()
-            self._failure = ""
+            self._failure, self._loading = "", True
+            self.publish_diagnostics()  # the timer waits while the engine loads, which may take minutes on a GPU
             self._configure(self.parameters.read())
             self.get_logger().info(f"configured in {time.monotonic() - began_s:.1f} s: {self._engine_text()}")
         except OccPerceptionError as error:
             return self._fail(str(error))
         except Exception as error:  # a fault of ours or of a library must not take the process down
             return self._fail(f"{type(error).__name__}: {error}")
+        finally:
+            self._loading = False
         return super().on_configure(state)
 
     def _fail(self, why: str) -> TransitionCallbackReturn:
         self._free()
-        self._failure = why
+        self._failure, self._loading = why, False
         self.get_logger().error(f"cannot be configured: {why}")
         self.publish_diagnostics()
         return _FAILURE
@@ -227,6 +230,7 @@ class PerceptionNode(LifecycleNode):
         name, values = f"{self.get_name()}: engine", {"state": self._state_machine.current_state[1]}
         if self._pipeline is None:
             level, text = (ERROR, f"cannot be configured: {self._failure}") if self._failure else (OK, "unconfigured")
+            text = "loading the model" if self._loading else text
             return status(name, self.get_fully_qualified_name(), level, text, values)
         engine = self._engine.describe()
         values |= {field: str(value) for field, value in asdict(engine).items()} | {"rig": self._rig.name}

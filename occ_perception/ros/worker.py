@@ -73,13 +73,12 @@ class Worker:
         while (arrivals := self._inbox.take(patience_s if self._synchroniser.pending else None)) is not None:
             try:
                 self._work(arrivals)
+                self._count_drops()
             except Exception as error:  # whatever it was, the next frame may be good
                 if not self._alive():
                     return  # ROS was shut down under us: nobody hears what we publish
                 self._health.frame_dropped("internal_error")
                 self._log_once(f"{type(error).__name__}: {error}", traceback.format_exc())
-            finally:
-                self._count_drops()
 
     def _work(self, arrivals: list[Arrival]) -> None:
         complete: list[SyncedSet] = []

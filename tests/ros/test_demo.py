@@ -89,7 +89,7 @@ def test_a_node_that_cannot_be_configured_ends_the_demo_with_its_reason(
     start = demo.Operator.start
     monkeypatch.setattr(demo.Operator, "start", lambda *a, **k: started.append(start(*a, **k)) or started[-1])
     monkeypatch.setattr(demo, "remapping_arguments", lambda rig: ["-p", "threads:=-5"])
-    with pytest.raises(ProcessError, match="threads: must be within 0 .. 256, got -5"):
+    with pytest.raises(ProcessError, match=r"threads: must be within 0 \.\. 256, got -5"):
         demo.run_demo(bag, rig_file, model_folder, tmp_path / "out", Console(quiet=True))
     assert len(started) == 1
     assert not started[0].running

@@ -1,0 +1,106 @@
+"""The worker's thread outlives whatever a frame does to it."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import rclpy  # noqa: F401  (the module is skipped where ROS 2 is absent)
+
+from occ_perception.errors import EngineError
+from occ_perception.pipelines import OdometryBuffer, Synchroniser
+from occ_perception.ros.diagnostics import Health, as_dict
+from occ_perception.ros.inbox import Inbox
+from occ_perception.ros.worker import Worker
+
+pytestmark = pytest.mark.ros
+
+
+class Stage:
+    """A worker around stand-ins; what `step` and `publish` do is set by the test."""
+
+    def __init__(self) -> None:
+        self.health = Health({"front": "image", "odometry": "odometry"}, stale_after_s=10.0)
+        self.inbox = Inbox(frozenset({"odometry"}))
+        self.done, self.logged, self.running = threading.Semaphore(0), [], True
+        self.resets: list[str] = []
+        self.step: Any = lambda frame: SimpleNamespace(timings_ms={"engine": 1.0})
+        self.worker = Worker(
+            self.inbox, Synchroniser("front"), OdometryBuffer(), SimpleNamespace(assemble=lambda s: s, drops=Counter()),
+            SimpleNamespace(step=lambda frame: self.step(frame), reset=self.resets.append),
+            lambda result: self.done.release(), self.health, now_ns=lambda: 0, max_age_ms=500.0, wait_s=0.0,
+            log_error=self._log, alive=lambda: self.running)
+        self.worker.start()
+
+    def _log(self, text: str) -> None:
+        self.logged.append(text)
+        self.done.release()
+
+    def image(self, stamp_ns: int) -> None:
+        """Hand in one image and wait until it was answered or complained of."""
+        stamp = SimpleNamespace(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+        self.inbox.put("front", SimpleNamespace(header=SimpleNamespace(stamp=stamp)))
+        assert self.done.acquire(timeout=5.0)
+
+    def frames(self) -> dict[str, str]:
+        return as_dict(self.health.statuses("node", "id"))["frames"]
+
+
+@pytest.fixture
+def stage() -> Any:
+    stage = Stage()
+    yield stage
+    stage.worker.stop()
+
+
+@pytest.mark.parametrize(("error", "reason"), [
+    (EngineError("out of memory"), "not_answered"), (ZeroDivisionError("never expected"), "internal_error"),
+])
+def test_a_frame_that_breaks_is_counted_and_the_next_one_is_answered(stage: Any, error: Exception, reason: str) -> None:
+    def breaks(frame: Any) -> Any:
+        raise error
+
+    good, stage.step = stage.step, breaks
+    stage.image(1_000_000_000)
+    stage.step = good
+    stage.image(1_100_000_000)
+    stage.worker.stop()
+    assert stage.frames()[f"dropped_{reason}"] == "1"
+    assert stage.frames()["answered"] == "1"
+    assert len(stage.logged) == 1
+    assert str(error) in stage.logged[0]
+
+
+def test_a_jump_of_the_clock_resets_the_pipeline(stage: Any) -> None:
+    stage.image(10_000_000_000)
+    stage.image(2_000_000_000)
+    stage.worker.stop()
+    assert stage.resets == ["clock_jump"]
+    assert stage.frames()["reset_clock_jump"] == "1"
+    assert stage.frames()["answered"] == "2"
+
+
+def test_stages_are_summed_into_what_lies_outside_the_engine(stage: Any) -> None:
+    stage.image(1_000_000_000)
+    stage.worker.stop()
+    frames = stage.frames()
+    total, outside = (float(frames[f"{name}_p50_ms"]) for name in ("receive_to_publish", "outside_engine"))
+    assert np.isclose(total - outside, 1.0, atol=0.011)
+
+
+def test_after_ros_was_shut_down_an_error_ends_the_thread_quietly(stage: Any) -> None:
+    met = threading.Event()
+
+    def breaks(frame: Any) -> Any:
+        met.set()
+        raise RuntimeError("the context is invalid")
+
+    stage.step, stage.running = breaks, False
+    stage.inbox.put("front", SimpleNamespace(header=SimpleNamespace(stamp=SimpleNamespace(sec=1, nanosec=0))))
+    assert met.wait(5.0)
+    stage.worker.stop()
+    assert stage.logged == []
