@@ -26,6 +26,7 @@ EXTRAS = {
                     "It comes with the extra `train`: pip install 'occ_perception[train]'"),
     **dict.fromkeys(("rclpy", "occ_perception_msgs", "rosgraph_msgs", "lifecycle_msgs", "launch"),
                     "It comes with ROS 2: run `make setup` once, then `scripts/with_ros occ-perception ...`"),
+    "plotly": "It comes with the extra `viz`: pip install 'occ_perception[viz]'",
     "psutil": "It comes with the extra `dev`: pip install 'occ_perception[dev]'",
 }
 
@@ -234,6 +235,22 @@ def bag_info(bag: Annotated[Path, typer.Argument(help="Recording: rosbag2 folder
 
     with BagReader(bag) as reader:
         Console().print(bag_table(reader))
+
+
+@bag_app.command("view")
+def bag_view(
+    bag: Annotated[Path, typer.Argument(help="Recording with voxel grids: outputs of a node, or ground truth.")],
+    out: Annotated[Path, typer.Option(help="HTML page to write.")] = Path("out/view.html"),
+    topic: Annotated[str | None, typer.Option(help="Topic of the grids, where there are several.")] = None,
+    frames: Annotated[int, typer.Option(min=1, max=50, help="Number of grids, evenly spread.")] = 5,
+) -> None:
+    """Write a page with the voxel grids of a bag in 3D, to be turned, zoomed and slid through."""
+    _require("plotly")
+    from occ_perception.replay.viewer import grids_of, write_view
+
+    grids = grids_of(bag, topic, frames)
+    write_view(grids, out)
+    Console().print(f"{len(grids)} grids: {out}")
 
 
 @bag_app.command("create")
