@@ -191,21 +191,35 @@ class PerceptionNode(LifecycleNode):
     # --- inputs ---
 
     def _subscribe(self, rig: Rig, lidars: Sequence[str], inbox: Inbox, health: Health) -> None:
-        def listen(kind: type, topic: str, sensor: str, profile: Any, callback: Any) -> None:
+        def listen(kind: type, topic: str, sensor: str, profile: Any, callback: Any) -> Any:
             events = qos.SubscriptionEventCallbacks(
                 incompatible_qos=lambda event: health.set_fault(
                     sensor, topic, f"{topic}: a publisher offers an incompatible {qos.policy_name(event)}"),
                 message_lost=lambda event: health.sensor_dropped(sensor, "lost_on_the_way", event.total_count_change))
-            self._inputs.append(self.create_subscription(kind, topic, callback, profile, event_callbacks=events))
+            subscription = self.create_subscription(kind, topic, callback, profile, event_callbacks=events)
+            self._inputs.append(subscription)
+            return subscription
 
         def keep(sensor: str, message: Any) -> None:
             health.received(sensor)
             inbox.put(sensor, message)
 
+        def keep_image(camera: str, transports: dict[type, Any], message: Any) -> None:
+            # Drivers offer each image raw and compressed: the first that speaks is kept, the other is let go.
+            if type(message) not in transports:
+                return
+            for other in transports.keys() - {type(message)}:
+                subscription = transports.pop(other)
+                self._inputs.remove(subscription)
+                self.destroy_subscription(subscription)
+            keep(camera, message)
+
         for camera in rig.cameras:
             topic, name = f"~/input/{camera.name}", camera.name
-            listen(Image, f"{topic}/image", name, qos.SENSOR_INPUT, partial(keep, name))
-            listen(CompressedImage, f"{topic}/image/compressed", name, qos.SENSOR_INPUT, partial(keep, name))
+            transports: dict[type, Any] = {}
+            for kind, suffix in ((Image, "image"), (CompressedImage, "image/compressed")):
+                transports[kind] = listen(kind, f"{topic}/{suffix}", name, qos.SENSOR_INPUT,
+                                          partial(keep_image, name, transports))
             expected = self._encoder.camera_info(camera)
             listen(CameraInfo, f"{topic}/camera_info", name, qos.SENSOR_INPUT,
                    partial(self._check_camera, health, name, expected))

@@ -106,6 +106,7 @@ class Player:
         if not self._publishers:
             raise RecordingError("nothing in it can be played", where=str(reader.path))
         self._clock = node.create_publisher(Clock, "/clock", 10) if clock_hz > 0 else None
+        self._next_tick_ns = 0
 
     def stop(self) -> None:
         """Make `play` return soon; may be called from any thread."""
@@ -158,22 +159,23 @@ class Player:
 
     def _wait_until(self, wall_ns: int, timeline: Timeline) -> bool:
         """Wait for a wall time, publishing the clock meanwhile; False when playing was stopped."""
-        tick_ns = round(_SECOND_NS / self._clock_hz) if self._clock_hz > 0 else None
-        while (now_ns := time.time_ns()) < wall_ns:
-            until_ns = wall_ns if tick_ns is None else min(wall_ns, now_ns + tick_ns)
+        while (now_ns := self._tick(timeline)) < wall_ns:
+            until_ns = wall_ns if self._clock is None else min(wall_ns, self._next_tick_ns)
             if self._stop.wait((until_ns - now_ns) / _SECOND_NS):
                 return False
-            self._tick(timeline)
-        self._tick(timeline)
         return not self._stop.is_set()
 
-    def _tick(self, timeline: Timeline) -> None:
-        if self._clock is None:
-            return
-        seconds, nanoseconds = divmod(timeline.bag(time.time_ns()), _SECOND_NS)
+    def _tick(self, timeline: Timeline) -> int:
+        """Publish the clock if it is due; the wall time."""
+        now_ns = time.time_ns()
+        if self._clock is None or now_ns < self._next_tick_ns:
+            return now_ns
+        self._next_tick_ns = now_ns + round(_SECOND_NS / self._clock_hz)
+        seconds, nanoseconds = divmod(timeline.bag(now_ns), _SECOND_NS)
         message = Clock()
         message.clock.sec, message.clock.nanosec = seconds, nanoseconds
         self._clock.publish(message)
+        return now_ns
 
 
 def parser() -> argparse.ArgumentParser:
