@@ -54,6 +54,7 @@ setup(
     install_requires=requirements("runtime"),
     extras_require={
         "train": requirements("train"),
+        "viz": requirements("viz"),
         "gpu": requirements("gpu"),
         "dev": requirements("dev"),
         "test": ["hypothesis", "pytest"],  # what `colcon test` looks for

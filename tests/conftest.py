@@ -14,6 +14,7 @@ OPTIONAL = {
     "onnxscript": "the train requirements",
     "safetensors": "the train requirements",
     "embreex": "the train requirements",
+    "plotly": "the viz requirements",
     "rclpy": "ROS 2 (scripts/with_ros)",
     "occ_perception_msgs": "the built workspace (scripts/with_ros)",
 }
