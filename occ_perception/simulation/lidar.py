@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from occ_perception.errors import ConfigurationError
+from occ_perception.geometry.lens import jit
 from occ_perception.simulation.scene import Texture
 from occ_perception.simulation.surfaces import Instant
 from occ_perception.types import PointCloud
@@ -81,6 +83,25 @@ class LidarModel:
                          np.broadcast_to(up, (self.columns, self.rings))], axis=-1).astype(np.float32)
 
 
+@jit
+def fired(columns: Any, beams: Any) -> Any:
+    """Origins and unit directions, float32 [C * R, 3], of beams [C, R, 3] from the poses [C, 3, 4] of their columns."""
+    rings = beams.shape[1]
+    origins = np.empty((len(columns) * rings, 3), np.float32)
+    directions = np.empty_like(origins)
+    for c in range(len(columns)):
+        T = columns[c]
+        for r in range(rings):
+            b, i = beams[c, r], c * rings + r
+            x = T[0, 0] * b[0] + T[0, 1] * b[1] + T[0, 2] * b[2]
+            y = T[1, 0] * b[0] + T[1, 1] * b[1] + T[1, 2] * b[2]
+            z = T[2, 0] * b[0] + T[2, 1] * b[1] + T[2, 2] * b[2]
+            norm = np.sqrt(x * x + y * y + z * z)
+            directions[i, 0], directions[i, 1], directions[i, 2] = x / norm, y / norm, z / norm
+            origins[i, 0], origins[i, 1], origins[i, 2] = T[0, 3], T[1, 3], T[2, 3]
+    return origins, directions
+
+
 def sweep(model: LidarModel, name: str, pose_at: Callable[[float], NDArray[np.float64]], start_s: float,
           stamp_ns: int, instant: Instant, rng: np.random.Generator) -> PointCloud:
     """One turn that starts at `start_s`; points in the frame the LiDAR has when each is taken (not deskewed).
@@ -97,10 +118,8 @@ def sweep(model: LidarModel, name: str, pose_at: Callable[[float], NDArray[np.fl
     # between knots a few milliseconds apart a rotation is linear to 1e-6
     columns = np.stack([np.interp(times, knots, poses[:, i, j]) for i in range(3) for j in range(4)], axis=1)
     columns = columns.reshape(-1, 3, 4).astype(np.float32)
-    directions = np.einsum("cij,crj->cri", columns[:, :, :3], beams).reshape(-1, 3).astype(np.float32)
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    origins = np.ascontiguousarray(np.repeat(columns[:, :, 3], model.rings, axis=0), np.float32)
-    range_m, index = instant.cast(origins, np.ascontiguousarray(directions, np.float32))
+    origins, directions = fired(columns, beams)
+    range_m, index = instant.cast(origins, directions)
     kept = np.flatnonzero((index >= 0) & (range_m > model.blind_m) & (range_m < model.reach_m)
                           & (rng.random(len(index)) >= model.dropout))
     triangle = index[kept]

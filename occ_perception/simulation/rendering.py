@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,20 +99,11 @@ class Renderer:
         shading.develop(linear, pixels.rows, pixels.vignette, gain, noise, shading.GRAIN,
                         int(rng.integers(len(shading.GRAIN))), _CURVE, image)
         shape = camera.height, camera.width
-        seen = index >= 0
-        return CameraView(
-            image.reshape(*shape, 3),
-            _scatter(shape, np.uint8, OCCLUSION, pixels.rows, np.where(seen, surfaces.label[index], 0)),
-            _scatter(shape, np.float32, 0, pixels.rows, np.where(seen, range_m, 0)),
-            _scatter(shape, np.uint32, 0, pixels.rows, np.where(seen, surfaces.track_id[index], 0)))
-
-
-def _scatter(shape: tuple[int, int], dtype: Any, fill: int, rows: NDArray[np.int64], values: NDArray[Any]
-             ) -> NDArray[Any]:
-    """Values of the pixels `rows` as an image, `fill` elsewhere."""
-    flat: NDArray[Any] = np.full(shape[0] * shape[1], fill, dtype)
-    flat[rows] = values
-    return flat.reshape(shape)
+        semantics = np.full(shape, OCCLUSION, np.uint8)
+        ranges, track_ids = np.zeros(shape, np.float32), np.zeros(shape, np.uint32)
+        shading.seen_by(pixels.rows, range_m, index, surfaces.label, surfaces.track_id, semantics.reshape(-1),
+                        ranges.reshape(-1), track_ids.reshape(-1))
+        return CameraView(image.reshape(*shape, 3), semantics, ranges, track_ids)
 
 
 def _sunlight(instant: Instant, lighting: Lighting, pixels: _Pixels, rays: NDArray[np.float32],

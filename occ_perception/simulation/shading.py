@@ -178,6 +178,35 @@ def _pattern(tile: Any, texture: int, x: float, y: float, z: float, nx: float, n
 
 
 @jit
+def _flat_normals(triangles: Any, frame: Any, to_solid: Any) -> Any:
+    """Normals of triangles [T, 3, 3] in the frames of their solids, not of unit length, [T, 3]."""
+    normals = np.empty((len(triangles), 3))
+    for t in range(len(triangles)):
+        T, M = triangles[t], to_solid[frame[t]]
+        ux, uy, uz = T[1, 0] - T[0, 0], T[1, 1] - T[0, 1], T[1, 2] - T[0, 2]
+        vx, vy, vz = T[2, 0] - T[0, 0], T[2, 1] - T[0, 1], T[2, 2] - T[0, 2]
+        x, y, z = float(uy * vz - uz * vy), float(uz * vx - ux * vz), float(ux * vy - uy * vx)
+        normals[t, 0] = M[0] * x + M[1] * y + M[2] * z
+        normals[t, 1] = M[4] * x + M[5] * y + M[6] * z
+        normals[t, 2] = M[8] * x + M[9] * y + M[10] * z
+    return normals
+
+
+@jit
+def seen_by(rows: Any, range_m: Any, index: Any, label: Any, track_id: Any, semantics: Any, ranges: Any,
+            track_ids: Any) -> None:
+    """Writes what rays met into flat images: class, range and track id at the pixels `rows` [N]."""
+    for i in range(len(rows)):
+        t = index[i]
+        if t >= 0:
+            semantics[rows[i]] = label[t]
+            ranges[rows[i]] = range_m[i]
+            track_ids[rows[i]] = track_id[t]
+        else:
+            semantics[rows[i]] = 0
+
+
+@jit
 def radiance(tile: Any, origin: Any, rays: Any, range_m: Any, index: Any, lit: Any, label: Any, texture: Any,
              colour: Any, glow: Any, frame: Any, triangles: Any, to_solid: Any, kind: Any, half_m: Any,
              px_rad: float, night: bool, sun: Any, sun_colour: Any, ambient: Any, sky: Any,
@@ -194,6 +223,7 @@ def radiance(tile: Any, origin: Any, rays: Any, range_m: Any, index: Any, lit: A
         out: float32 [N, 3].
     """
     factor, p, n = np.empty(3), np.empty(3), np.empty(3)
+    flat = _flat_normals(triangles, frame, to_solid)
     for i in range(len(rays)):
         d = rays[i]
         t = index[i]
@@ -226,13 +256,7 @@ def radiance(tile: Any, origin: Any, rays: Any, range_m: Any, index: Any, lit: A
         elif round_side:
             lx, ly, lz = x / (hx * hx), y / (hy * hy), 0.0
         else:
-            T = triangles[t]
-            ux, uy, uz = T[1, 0] - T[0, 0], T[1, 1] - T[0, 1], T[1, 2] - T[0, 2]
-            vx, vy, vz = T[2, 0] - T[0, 0], T[2, 1] - T[0, 1], T[2, 2] - T[0, 2]
-            n[0], n[1], n[2] = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
-            lx = M[0] * n[0] + M[1] * n[1] + M[2] * n[2]
-            ly = M[4] * n[0] + M[5] * n[1] + M[6] * n[2]
-            lz = M[8] * n[0] + M[9] * n[1] + M[10] * n[2]
+            lx, ly, lz = flat[t, 0], flat[t, 1], flat[t, 2]
         norm = math.sqrt(lx * lx + ly * ly + lz * lz) + 1e-20
         lx, ly, lz = lx / norm, ly / norm, lz / norm
         n[0] = M[0] * lx + M[4] * ly + M[8] * lz

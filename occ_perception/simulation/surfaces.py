@@ -138,8 +138,8 @@ class WorldCaster:
     def __init__(self, world: World) -> None:
         static = SolidShapes(world.static, [0] * len(world.static))
         shapes = [ActorShapes(actor) for actor in world.actors]
-        self._moving = [s for s in shapes if s.actor.moves or s.actor.swing is not None]
-        standing = [s.at(0.0) for s in shapes if not (s.actor.moves or s.actor.swing is not None)]
+        self._moving = [s for s in shapes if s.actor.moves]
+        standing = [s.at(0.0) for s in shapes if not s.actor.moves]  # limbs swing only when somebody walks
         poses = np.array([solid.T_parent_solid for solid in world.static])
         self._fixed = join([ground_surfaces(world.ground), static.placed(poses), *standing])
         self._fixed_caster = Caster(self._fixed.triangles)

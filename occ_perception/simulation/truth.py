@@ -170,6 +170,8 @@ class TruthMaker:
         """Velocities of the cells of moving actors, turn included, in the axes of the grid."""
         T_grid_world = se3.invert(T_world_grid)
         cells, velocities = [np.zeros((0, 3), np.int64)], [np.zeros((0, 3))]
+        occupied = np.argwhere(rows > 0)
+        owner = rows[tuple(occupied.T)]
         for row, actor in enumerate(shown, start=1):
             if not actor.moves:
                 continue
@@ -178,7 +180,7 @@ class TruthMaker:
             change = (after - before) / (2 * _DIFFERENCE_S) @ se3.invert(T_grid_world @ actor.pose_at(time_s))
             if np.linalg.norm(actor.velocity_at(time_s)) < _MOVING_MPS:
                 continue
-            own = np.argwhere(rows == row)
+            own = occupied[owner == row]
             cells.append(own)
             velocities.append(self.spec.centre_of(own) @ change[:3, :3].T + change[:3, 3])
         cell_array = np.concatenate(cells)

@@ -91,14 +91,19 @@ def compose(first: Any, distance: Any, window: Any, shell_m: float, floor: Any, 
 
 
 @jit
-def _ground_at(s_m: Any, d_m: Any, bend: Any, z: Any, labels: Any, x: float, y: float, hint: Any) -> tuple[float, int]:
-    """Height and label of the ground at a world point (`Ground.height_m`); `hint` [2] keeps the last cell."""
+def _ground_at(s_m: Any, d_m: Any, bend: Any, z: Any, labels: Any, x: float, y: float, hint: Any
+               ) -> tuple[float, int, int]:
+    """Height and label of the ground at a world point (`Ground.height_m`), and the number of its triangle there.
+
+    `hint` [2] keeps the last cell; the number is -1 beyond the edges of the ground.
+    """
     i = hint[0]
     while i > 0 and s_m[i] > x:
         i -= 1
     while i < len(s_m) - 2 and s_m[i + 1] <= x:
         i += 1
-    u = min(max((x - s_m[i]) / (s_m[i + 1] - s_m[i]), 0.0), 1.0)
+    along = (x - s_m[i]) / (s_m[i + 1] - s_m[i])
+    u = min(max(along, 0.0), 1.0)
     d = y - (bend[i] + u * (bend[i + 1] - bend[i]))
     j = hint[1]
     while j > 0 and d_m[j] > d:
@@ -106,10 +111,24 @@ def _ground_at(s_m: Any, d_m: Any, bend: Any, z: Any, labels: Any, x: float, y: 
     while j < len(d_m) - 2 and d_m[j + 1] <= d:
         j += 1
     hint[0], hint[1] = i, j
-    v = min(max((d - d_m[j]) / (d_m[j + 1] - d_m[j]), 0.0), 1.0)
+    across = (d - d_m[j]) / (d_m[j + 1] - d_m[j])
+    v = min(max(across, 0.0), 1.0)
     middle = z[i + 1, j] if u >= v else z[i, j + 1]
     height = z[i, j] + max(u, v) * (middle - z[i, j]) + min(u, v) * (z[i + 1, j + 1] - middle)
-    return height, labels[i, j]
+    triangle = 2 * (i * len(d_m) + j) + (1 if u >= v else 0) if u == along and v == across else -1
+    return height, labels[i, j], triangle
+
+
+@jit
+def _sample_column(ix: int, iy: int, k: int, minimum: Any, cell: Any, T_world_grid: Any, s_m: Any, d_m: Any,
+                   bend: Any, z: Any, ground_labels: Any, hint: Any) -> tuple[int, int, int]:
+    """Level in the grid, label and triangle of the ground at the k-th of the 5 x 5 samples of a column."""
+    gx = minimum[0] + (ix + (k // _SUBSAMPLES + 0.5) / _SUBSAMPLES) * cell[0]
+    gy = minimum[1] + (iy + (k % _SUBSAMPLES + 0.5) / _SUBSAMPLES) * cell[1]
+    wx = T_world_grid[0, 0] * gx + T_world_grid[0, 1] * gy + T_world_grid[0, 3]
+    wy = T_world_grid[1, 0] * gx + T_world_grid[1, 1] * gy + T_world_grid[1, 3]
+    height, kind, triangle = _ground_at(s_m, d_m, bend, z, ground_labels, wx, wy, hint)
+    return int(math.floor((height - T_world_grid[2, 3] - minimum[2]) / cell[2] + GROUND_BIAS)), kind, triangle
 
 
 @jit
@@ -119,41 +138,49 @@ def ground_into_grid(minimum: Any, cell: Any, T_world_grid: Any, s_m: Any, d_m: 
 
     Each column is sampled 5 x 5 times. A cell takes the most frequent label of the samples in it; kerb wins
     wherever it occurs, and fills the cells between the lowest and the highest sample, so that its face is closed.
+    Where the corners of a column lie on one triangle and one level, so do all samples and the corners are enough.
     `floor` int32 [nx, ny] receives the first cell of the surface.
     """
     nx, ny, nz = labels.shape
+    count = _SUBSAMPLES * _SUBSAMPLES
     hint = np.zeros(2, np.int64)
-    level = np.empty(_SUBSAMPLES * _SUBSAMPLES, np.int64)
-    kind = np.empty(_SUBSAMPLES * _SUBSAMPLES, np.int64)
+    level, kind = np.empty(count, np.int64), np.empty(count, np.int64)
     votes = np.zeros(256, np.int64)
     for ix in range(nx):
         for iy in range(ny):
-            low, high, kerb = nz, -1, False
-            for k in range(_SUBSAMPLES * _SUBSAMPLES):
-                gx = minimum[0] + (ix + (k // _SUBSAMPLES + 0.5) / _SUBSAMPLES) * cell[0]
-                gy = minimum[1] + (iy + (k % _SUBSAMPLES + 0.5) / _SUBSAMPLES) * cell[1]
-                wx = T_world_grid[0, 0] * gx + T_world_grid[0, 1] * gy + T_world_grid[0, 3]
-                wy = T_world_grid[1, 0] * gx + T_world_grid[1, 1] * gy + T_world_grid[1, 3]
-                height, kind[k] = _ground_at(s_m, d_m, bend, z, ground_labels, wx, wy, hint)
-                level[k] = int(math.floor((height - T_world_grid[2, 3] - minimum[2]) / cell[2] + GROUND_BIAS))
-                low, high = min(low, level[k]), max(high, level[k])
-                kerb = kerb or kind[k] == curb
+            low, one_kind, triangle = _sample_column(
+                ix, iy, 0, minimum, cell, T_world_grid, s_m, d_m, bend, z, ground_labels, hint)
+            even = triangle >= 0
+            for corner in (_SUBSAMPLES - 1, count - _SUBSAMPLES, count - 1):
+                if even:
+                    other, _, its = _sample_column(
+                        ix, iy, corner, minimum, cell, T_world_grid, s_m, d_m, bend, z, ground_labels, hint)
+                    even = other == low and its == triangle
+            high, kerb = low, one_kind == curb
+            if not even:
+                for k in range(count):
+                    level[k], kind[k], _ = _sample_column(
+                        ix, iy, k, minimum, cell, T_world_grid, s_m, d_m, bend, z, ground_labels, hint)
+                    low, high = min(low, level[k]), max(high, level[k])
+                    kerb = kerb or kind[k] == curb
             floor[ix, iy] = min(max(low, 0), nz)
             for iz in range(min(max(low, 0), nz)):
                 labels[ix, iy, iz] = unknown
             for iz in range(max(low, 0), min(high + 1, nz)):
-                best, most = curb if kerb else 0, 0
-                here_kerb = False
-                for k in range(_SUBSAMPLES * _SUBSAMPLES):
-                    if level[k] == iz:
-                        votes[kind[k]] += 1
-                        here_kerb = here_kerb or kind[k] == curb
-                        if votes[kind[k]] > most:
-                            most, best = votes[kind[k]], kind[k]
-                for k in range(_SUBSAMPLES * _SUBSAMPLES):
-                    votes[kind[k]] = 0
-                if here_kerb:
-                    best = curb
+                if even:
+                    best = one_kind
+                else:
+                    best, most, here_kerb = curb if kerb else 0, 0, False
+                    for k in range(count):
+                        if level[k] == iz:
+                            votes[kind[k]] += 1
+                            here_kerb = here_kerb or kind[k] == curb
+                            if votes[kind[k]] > most:
+                                most, best = votes[kind[k]], kind[k]
+                    for k in range(count):
+                        votes[kind[k]] = 0
+                    if here_kerb:
+                        best = curb
                 if labels[ix, iy, iz] == 0 and best != 0:
                     labels[ix, iy, iz] = best
 

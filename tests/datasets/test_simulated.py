@@ -91,7 +91,7 @@ def test_what_is_not_known_comes_back_as_none(tmp_path: Path, rig: Rig) -> None:
 
 
 def test_a_data_set_travels_to_worker_processes(root: Path) -> None:
-    copy = pickle.loads(pickle.dumps(SimulatedDataset(root, "mini")))  # noqa: S301  (what data loaders do)
+    copy = pickle.loads(pickle.dumps(SimulatedDataset(root, "mini")))  # what data loaders do
     assert len(copy) == 2
     assert copy[1].index == 1
 
