@@ -174,7 +174,7 @@ def run_demo(bag: Path | None = None, rig_file: Path | None = None, model: Path 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point: `python -m occ_perception.ros.demo`; 0 when everything went through, 1 with one message."""
-    parser = argparse.ArgumentParser(prog="demo", description=run_demo.__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="demo", description="Play a recording through the node and score it.")
     parser.add_argument("--bag", type=Path, help="recording with ground truth (default: the sample recording)")
     parser.add_argument("--rig", type=Path, help="its rig file (default: the shipped sidewalk_wheeled)")
     parser.add_argument("--model", type=Path, help="model folder (default: the shipped walkocc_lite)")

@@ -39,12 +39,14 @@ class Health:
 
     Args:
         sensors: kind (image, cloud, odometry) of every sensor by name.
+        anchor: the camera whose every image should be answered: what it loses, the frames lose.
         stale_after_s: silence after which a sensor is a warning; three times as long is an error.
     """
 
-    def __init__(self, sensors: Mapping[str, str], stale_after_s: float) -> None:
+    def __init__(self, sensors: Mapping[str, str], anchor: str, stale_after_s: float) -> None:
         now_s = time.monotonic()
         self._sensors = {name: SensorHealth(kind, now_s) for name, kind in sensors.items()}
+        self._anchor = anchor
         self._stale_after_s = stale_after_s
         self._lock = threading.Lock()
         self._stages_ms: dict[str, deque[float]] = {}
@@ -67,6 +69,8 @@ class Health:
         """Messages of one sensor went unused."""
         with self._lock:
             self._sensors[sensor].drops[reason] += count
+            if sensor == self._anchor:
+                self._drops[reason] += count
 
     def frame_dropped(self, reason: str, count: int = 1) -> None:
         """Anchor images that got no answer."""

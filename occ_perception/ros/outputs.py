@@ -44,6 +44,7 @@ class Outputs:
                  incompatible: Callable[[str, str], None]) -> None:
         self._node, self._encoder, self._confidence = node, encoder, confidence
         self._publishers: dict[str, Any] = {}
+        self._labels: Any = None
 
         def offer(name: str, kind: type) -> None:
             events = qos.PublisherEventCallbacks(
@@ -59,8 +60,6 @@ class Outputs:
                 offer("markers", MarkerArray)
             self._labels = node.create_publisher(String, "~/output/label_names", qos.LATCHED)
             self._labels.publish(encoder.label_names(get_taxonomy(taxonomy)))
-        else:
-            self._labels = None
         if "trajectory" in tasks:
             offer("trajectory", PlannedTrajectory)
             if standard:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from occ_perception.calibration import Rig, load_rig
-from occ_perception.engines import Engine, load_engine, load_manifest
+from occ_perception.engines import EngineDescription, load_engine, load_manifest
 from occ_perception.errors import ConfigurationError, OccPerceptionError
 from occ_perception.pipelines import FrameAssembler, OccupancyPipeline, OdometryBuffer
 from occ_perception.pipelines.frames import synchroniser_for
@@ -44,6 +44,23 @@ the engine."""
 _SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
+@dataclass(frozen=True)
+class _Configured:
+    """What `configure` makes and `cleanup` frees."""
+
+    parameters: NodeParameters
+    rig: Rig
+    anchor: str
+    engine: EngineDescription
+    pipeline: OccupancyPipeline
+    encoder: MessageEncoder
+    outputs: Outputs
+
+    def __str__(self) -> str:
+        engine = self.engine
+        return f"{engine.model_id} {engine.variant} ({engine.precision}) on {engine.provider}"
+
+
 class PerceptionNode(LifecycleNode):
     """Images and odometry in, labelled voxel grids and trajectories out.
 
@@ -58,12 +75,12 @@ class PerceptionNode(LifecycleNode):
     def __init__(self, name: str = "perception_node", tasks: Sequence[str] = TASKS, **kwargs: Any) -> None:
         super().__init__(name, **kwargs)
         self._failure, self._loading = "", False
-        self._pipeline: OccupancyPipeline | None = None
+        self._made: _Configured | None = None
         self._worker: Worker | None = None
         self._health: Health | None = None
         self._inputs: list[Any] = []
         self._unheard: dict[str, str] = {}
-        self.parameters = ParameterSet(self, locked=lambda: self._pipeline is not None, tasks=tasks)
+        self.parameters = ParameterSet(self, locked=lambda: self._made is not None, tasks=tasks)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # On a clock that always runs: diagnostics must speak while /clock stands still.
         self.create_timer(self.parameters["diagnostics_period_s"], self.publish_diagnostics,
@@ -77,8 +94,8 @@ class PerceptionNode(LifecycleNode):
             began_s = time.monotonic()
             self._failure, self._loading = "", True
             self.publish_diagnostics()  # the timer waits while the engine loads, which may take minutes on a GPU
-            self._configure(self.parameters.read())
-            self.get_logger().info(f"configured in {time.monotonic() - began_s:.1f} s: {self._engine_text()}")
+            self._made = self._configured(self.parameters.read())
+            self.get_logger().info(f"configured in {time.monotonic() - began_s:.1f} s: {self._made}")
         except OccPerceptionError as error:
             return self._fail(str(error))
         except Exception as error:  # a fault of ours or of a library must not take the process down
@@ -94,55 +111,52 @@ class PerceptionNode(LifecycleNode):
         self.publish_diagnostics()
         return _FAILURE
 
-    def _configure(self, parameters: NodeParameters) -> None:
-        self._settings = parameters
-        self._rig = load_rig(parameters.rig)
-        anchor = parameters.anchor_camera or self._rig.cameras[0].name
-        faults = [f"anchor_camera: {anchor!r} is not in the rig, which has {[c.name for c in self._rig.cameras]}"
-                  ] * (anchor not in {camera.name for camera in self._rig.cameras})
-        faults += [f"lidars: {name!r} is not in the rig, which has {[x.name for x in self._rig.lidars]}"
-                   for name in parameters.lidars if name not in {lidar.name for lidar in self._rig.lidars}]
-        manifest = load_manifest(parameters.model)
+    def _configured(self, parameters: NodeParameters) -> _Configured:
+        rig, manifest = load_rig(parameters.rig), load_manifest(parameters.model)
+        cameras, lidars = [camera.name for camera in rig.cameras], [lidar.name for lidar in rig.lidars]
+        anchor = parameters.anchor_camera or cameras[0]
+        faults = [f"anchor_camera: {name!r} is not in the rig, which has {cameras}"
+                  for name in [anchor] if name not in cameras]
+        faults += [f"lidars: {name!r} is not in the rig, which has {lidars}"
+                   for name in parameters.lidars if name not in lidars]
         faults += [f"tasks: {task!r} is not answered by {manifest.model_id}, which answers {', '.join(manifest.tasks)}"
                    for task in parameters.tasks if task not in manifest.tasks]
         if faults:
             raise ConfigurationError(faults, where=self.get_fully_qualified_name())
-        self._anchor = anchor
-        self._engine: Engine = load_engine(
+        engine = load_engine(
             manifest, backend=parameters.backend, device=parameters.device, variant=parameters.variant,
             allow_cpu=parameters.allow_cpu, threads=parameters.threads)
-        pipeline = OccupancyPipeline(self._engine, manifest, self._rig)
-        pipeline.step(_black_frame(self._rig))  # compiles and allocates now what would delay the first frame
-        self._encoder = MessageEncoder(make, base_frame=self._rig.base_frame, odom_frame=self._rig.odom_frame,
-                                       grid_frame=parameters.grid_frame)
-        self._outputs: Outputs | None = Outputs(
-            self, self._encoder, parameters.tasks, manifest.taxonomy, confidence=parameters.publish_confidence,
+        pipeline = OccupancyPipeline(engine, manifest, rig)
+        pipeline.step(_black_frame(rig))  # compiles and allocates now what would delay the first frame
+        encoder = MessageEncoder(make, base_frame=rig.base_frame, odom_frame=rig.odom_frame,
+                                 grid_frame=parameters.grid_frame)
+        outputs = Outputs(
+            self, encoder, parameters.tasks, manifest.taxonomy, confidence=parameters.publish_confidence,
             standard=parameters.publish_standard, broadcast_tf=parameters.broadcast_tf,
             incompatible=self._note_incompatible_reader)
-        self._pipeline = pipeline
+        return _Configured(parameters, rig, anchor, engine.describe(), pipeline, encoder, outputs)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and begin to answer."""
-        parameters, rig = self._settings, self._rig
+        made = self._made
+        assert made is not None  # by the life cycle
+        parameters, rig = made.parameters, made.rig
         kinds = {camera.name: "image" for camera in rig.cameras} | dict.fromkeys(parameters.lidars, "cloud")
-        health = Health(kinds | {ODOMETRY: "odometry"}, parameters.stale_after_s)
+        health = Health(kinds | {ODOMETRY: "odometry"}, made.anchor, parameters.stale_after_s)
         odometry = OdometryBuffer(extrapolate_s=parameters.odometry_timeout_ms / 1e3)
-        synchroniser = synchroniser_for(
-            rig, anchor=self._anchor, lidars=parameters.lidars, tolerance_s=parameters.sync_tolerance_ms / 1e3,
-            wait_s=parameters.sync_wait_ms / 1e3)
+        wait_s = parameters.sync_wait_ms / 1e3
+        synchroniser = synchroniser_for(rig, anchor=made.anchor, lidars=parameters.lidars, wait_s=wait_s,
+                                        tolerance_s=parameters.sync_tolerance_ms / 1e3)
         inbox = Inbox(streams=frozenset({ODOMETRY}))
-        assert self._pipeline is not None
-        assert self._outputs is not None
-        self._pipeline.reset("activated")
+        made.pipeline.reset("activated")
         self._worker = Worker(
-            inbox, synchroniser, odometry, FrameAssembler(rig, odometry), self._pipeline, self._outputs.publish, health,
-            now_ns=lambda: self.get_clock().now().nanoseconds, max_age_ms=parameters.max_age_ms,
-            wait_s=parameters.sync_wait_ms / 1e3, log_error=self.get_logger().warning,
-            alive=self.context.ok)
+            inbox, synchroniser, odometry, FrameAssembler(rig, odometry), made.pipeline, made.outputs.publish, health,
+            now_ns=lambda: self.get_clock().now().nanoseconds, max_age_ms=parameters.max_age_ms, wait_s=wait_s,
+            log_error=self.get_logger().warning, alive=self.context.ok)
         result = super().on_activate(state)  # publishers first, so that the first frame goes out
         self._health = health
         self._worker.start()
-        self._subscribe(rig, parameters.lidars, inbox, health)
+        self._subscribe(made, inbox, health)
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -177,11 +191,9 @@ class PerceptionNode(LifecycleNode):
         self._health = None
 
     def _free(self) -> None:
-        if getattr(self, "_outputs", None) is not None:
-            self._outputs.destroy()
-            self._outputs = None
-        self._pipeline = None
-        self._engine = None  # type: ignore[assignment]
+        if self._made is not None:
+            self._made.outputs.destroy()
+        self._made = None
 
     def destroy_node(self) -> None:
         """Stop the worker before the handles go."""
@@ -190,12 +202,16 @@ class PerceptionNode(LifecycleNode):
 
     # --- inputs ---
 
-    def _subscribe(self, rig: Rig, lidars: Sequence[str], inbox: Inbox, health: Health) -> None:
-        def listen(kind: type, topic: str, sensor: str, profile: Any, callback: Any) -> Any:
+    def _subscribe(self, made: _Configured, inbox: Inbox, health: Health) -> None:
+        def listen(kind: type, topic: str, sensor: str, callback: Any, profile: Any = qos.SENSOR_INPUT) -> Any:
+            def lost(event: Any) -> None:
+                if kind is not CameraInfo:
+                    health.sensor_dropped(sensor, "lost_on_the_way", event.total_count_change)
+
             events = qos.SubscriptionEventCallbacks(
                 incompatible_qos=lambda event: health.set_fault(
                     sensor, topic, f"{topic}: a publisher offers an incompatible {qos.policy_name(event)}"),
-                message_lost=lambda event: health.sensor_dropped(sensor, "lost_on_the_way", event.total_count_change))
+                message_lost=lost)
             subscription = self.create_subscription(kind, topic, callback, profile, event_callbacks=events)
             self._inputs.append(subscription)
             return subscription
@@ -214,18 +230,16 @@ class PerceptionNode(LifecycleNode):
                 self.destroy_subscription(subscription)
             keep(camera, message)
 
-        for camera in rig.cameras:
+        for camera in made.rig.cameras:
             topic, name = f"~/input/{camera.name}", camera.name
             transports: dict[type, Any] = {}
             for kind, suffix in ((Image, "image"), (CompressedImage, "image/compressed")):
-                transports[kind] = listen(kind, f"{topic}/{suffix}", name, qos.SENSOR_INPUT,
-                                          partial(keep_image, name, transports))
-            expected = self._encoder.camera_info(camera)
-            listen(CameraInfo, f"{topic}/camera_info", name, qos.SENSOR_INPUT,
-                   partial(self._check_camera, health, name, expected))
-        for name in lidars:
-            listen(PointCloud2, f"~/input/{name}/points", name, qos.SENSOR_INPUT, partial(keep, name))
-        listen(OdometryMsg, "~/input/odometry", ODOMETRY, qos.ODOMETRY_INPUT, partial(keep, ODOMETRY))
+                transports[kind] = listen(kind, f"{topic}/{suffix}", name, partial(keep_image, name, transports))
+            expected = made.encoder.camera_info(camera)
+            listen(CameraInfo, f"{topic}/camera_info", name, partial(self._check_camera, health, name, expected))
+        for name in made.parameters.lidars:
+            listen(PointCloud2, f"~/input/{name}/points", name, partial(keep, name))
+        listen(OdometryMsg, "~/input/odometry", ODOMETRY, partial(keep, ODOMETRY), qos.ODOMETRY_INPUT)
 
     def _check_camera(self, health: Health, camera: str, expected: Any, message: Any) -> None:
         health.set_fault(camera, "camera_info", differences(expected, message))
@@ -235,26 +249,21 @@ class PerceptionNode(LifecycleNode):
 
     # --- diagnostics ---
 
-    def _engine_text(self) -> str:
-        engine = self._engine.describe()
-        return f"{engine.model_id} {engine.variant} ({engine.precision}) on {engine.provider}"
-
     def _own_status(self) -> DiagnosticStatus:
         """Status of the node itself: lifecycle state, engine, provider, readers that cannot hear it."""
-        name, values = f"{self.get_name()}: engine", {"state": self._state_machine.current_state[1]}
-        if self._pipeline is None:
-            level, text = (ERROR, f"cannot be configured: {self._failure}") if self._failure else (OK, "unconfigured")
-            text = "loading the model" if self._loading else text
-            return status(name, self.get_fully_qualified_name(), level, text, values)
-        engine = self._engine.describe()
-        values |= {field: str(value) for field, value in asdict(engine).items()} | {"rig": self._rig.name}
-        level, text = OK, self._engine_text()
-        if self._settings.device in ("cuda", "tensorrt") and engine.device != self._settings.device:
-            level, text = WARN, f"{text}, although {self._settings.device} was asked for"
+        values = {"state": self._state_machine.current_state[1]}
+        level, text = (ERROR, f"cannot be configured: {self._failure}") if self._failure else (OK, "unconfigured")
+        text = "loading the model" if self._loading else text
+        if self._made is not None:
+            engine, asked = self._made.engine, self._made.parameters.device
+            values |= {field: str(value) for field, value in asdict(engine).items()} | {"rig": self._made.rig.name}
+            level, text = OK, str(self._made)
+            if asked in ("cuda", "tensorrt") and engine.device != asked:
+                level, text = WARN, f"{text}, although {asked} was asked for"
         if self._unheard:
-            level = WARN
+            level = max(level, WARN)
             text += "; readers that cannot hear: " + ", ".join(f"{t} ({p})" for t, p in sorted(self._unheard.items()))
-        return status(name, self.get_fully_qualified_name(), level, text, values)
+        return status(f"{self.get_name()}: engine", self.get_fully_qualified_name(), level, text, values)
 
     def publish_diagnostics(self) -> None:
         """Say how the node is; called by a timer, so it speaks even when every input is silent."""

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import rclpy
 from rclpy.executors import ExternalShutdownException
@@ -47,7 +48,7 @@ class Recorder(Node):
         self._wanted = {self.resolve_topic_name(topic) for topic in topics}
         self._ignored: set[str] = set()
         self._queue: queue.Queue[tuple[str, int, str, bytes] | None] = queue.Queue(queue_size)
-        self._taken: dict[str, object] = {}
+        self._taken: dict[str, Any] = {}
         self._thread = threading.Thread(target=self._write, name="bag writer", daemon=True)
         self._thread.start()
         self._look_around()

@@ -141,20 +141,15 @@ class Worker:
     def _count_drops(self) -> None:
         """Hand on what inbox, synchroniser and buffer dropped since the last time."""
         for sensor, count in self._inbox.take_replaced().items():
-            self._dropped(sensor, "replaced", count)
+            self._health.sensor_dropped(sensor, "replaced", count)
         current = Counter(self._synchroniser.drops_by_sensor)
         current.update({(ODOMETRY, reason): count for reason, count in self._odometry.drops.items()})
         for (sensor, reason), count in (current - self._counted).items():
-            self._dropped(sensor, reason, count)
+            self._health.sensor_dropped(sensor, reason, count)
         self._counted = current
         for reason, count in (self._assembler.drops - self._unused).items():
             self._health.unused(reason, count)
         self._unused = Counter(self._assembler.drops)
-
-    def _dropped(self, sensor: str, reason: str, count: int) -> None:
-        self._health.sensor_dropped(sensor, reason, count)
-        if sensor == self._synchroniser.anchor:
-            self._health.frame_dropped(reason, count)
 
     def _log_once(self, kind: str, text: str) -> None:
         """Say each kind of failure once; after that the counters tell."""

@@ -100,7 +100,7 @@ def test_a_gpu_that_is_not_there_is_refused_unless_the_cpu_is_allowed(make_node:
 def test_tasks_choose_what_is_published(make_node: Any) -> None:
     node = make_node(tasks=["occupancy"])
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-    offered = {topic for topic, _ in node.get_publisher_names_and_types_by_node("node", "/")}
+    offered = {publisher.topic_name for publisher in node.publishers}
     assert "/node/output/voxels" in offered
     assert not offered & {"/node/output/trajectory", "/node/output/path"}
 

@@ -24,7 +24,7 @@ class Stage:
     """A worker around stand-ins; what `step` and `publish` do is set by the test."""
 
     def __init__(self) -> None:
-        self.health = Health({"front": "image", "odometry": "odometry"}, stale_after_s=10.0)
+        self.health = Health({"front": "image", "odometry": "odometry"}, anchor="front", stale_after_s=10.0)
         self.inbox = Inbox(frozenset({"odometry"}))
         self.done, self.logged, self.running = threading.Semaphore(0), [], True
         self.resets: list[str] = []
