@@ -79,11 +79,10 @@ class Gallery:
         self._best: Snapshot | None = None
 
     def offer(self, snapshot: Snapshot) -> None:
-        """Consider one frame; frames without a score are taken as they come while there is room."""
-        badness = -_key(snapshot.score)
-        if self._best is None or -badness > _key(self._best.score):
+        """Consider one frame; frames without a score only fill the room that scored ones leave."""
+        if self._best is None or _goodness(snapshot.score) > _goodness(self._best.score):
             self._best = snapshot
-        item = (badness, -snapshot.score.stamp_ns, snapshot)
+        item = (_badness(snapshot.score), -snapshot.score.stamp_ns, snapshot)
         if len(self._worst) < self._size:
             heapq.heappush(self._worst, item)
         elif item > self._worst[0]:
@@ -92,8 +91,8 @@ class Gallery:
     def wants(self, score: FrameScore) -> bool:
         """Whether a frame of this score would be kept: a snapshot of others need not be made."""
         full = len(self._worst) >= self._size
-        return not full or (-_key(score), -score.stamp_ns) > self._worst[0][:2] or (
-            self._best is None or _key(score) > _key(self._best.score))
+        return not full or (_badness(score), -score.stamp_ns) > self._worst[0][:2] or (
+            self._best is None or _goodness(score) > _goodness(self._best.score))
 
     def snapshots(self) -> list[Snapshot]:
         """The worst frames, worst first, then the best one unless it is among them."""
@@ -101,8 +100,12 @@ class Gallery:
         return worst if self._best is None or any(s is self._best for s in worst) else [*worst, self._best]
 
 
-def _key(score: FrameScore) -> float:
-    return 0.0 if math.isnan(score.miou) else score.miou
+def _badness(score: FrameScore) -> float:
+    return -math.inf if math.isnan(score.miou) else -score.miou
+
+
+def _goodness(score: FrameScore) -> float:
+    return -math.inf if math.isnan(score.miou) else score.miou
 
 
 @dataclass
