@@ -72,25 +72,52 @@ def test_setting_up_again_does_nothing() -> None:
     assert run(ROOT / "scripts" / "setup", "test") == ""
 
 
-def test_a_python_that_does_not_fit_is_named_with_what_to_do(tmp_path: Path) -> None:
+@pytest.fixture
+def bare_checkout(tmp_path: Path) -> Path:
+    """A folder with what scripts/setup reads before it makes anything."""
+    copy = tmp_path / "checkout"
+    shutil.copytree(ROOT / "scripts", copy / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "requirements", copy / "requirements")
+    return copy
+
+
+def test_a_ros_installation_that_lacks_packages_is_told_what_to_install(bare_checkout: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "ROS_DISTRO": "humble"}
+    command = [str(bare_checkout / "scripts" / "setup"), "demo"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "ros-humble-rosidl-default-generators" in done.stderr
+    assert not (bare_checkout / ".venv").exists()
+
+
+def test_a_step_that_fails_shows_its_last_lines_and_is_tried_again(bare_checkout: Path) -> None:
+    for lock in bare_checkout.glob("requirements/*/runtime.txt"):
+        lock.write_text("no-such-package-of-occ-perception==1.0\n")
+    command = [str(bare_checkout / "scripts" / "setup"), "demo"]
+    environment = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "PIP_NO_INDEX": "1"}
+    for _ in range(2):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "install the locked packages ... failed" in done.stdout
+        assert "no-such-package-of-occ-perception" in done.stderr
+        assert "setup.log" in done.stderr
+
+
+def test_a_python_that_does_not_fit_is_named_with_what_to_do(bare_checkout: Path, tmp_path: Path) -> None:
     old = tmp_path / "python3"
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)
-    copy = tmp_path / "checkout"
-    (copy / "scripts").mkdir(parents=True)
-    for script in ("setup", "ros_kind.sh"):
-        shutil.copy(ROOT / "scripts" / script, copy / "scripts" / script)
     tools = tmp_path / "bin"
     tools.mkdir()
     for name in ("bash", "dirname", "mkdir"):
         (tools / name).symlink_to(shutil.which(name) or name)
     environment = {"PATH": str(tools), "HOME": str(tmp_path), "PYTHON": str(old)}
-    command = [str(copy / "scripts" / "setup"), "demo"]
+    command = [str(bare_checkout / "scripts" / "setup"), "demo"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "No Python 3.10, 3.11 or 3.12 was found" in done.stderr
     assert "apt install" in done.stderr
-    assert not (copy / ".venv").exists()
+    assert not (bare_checkout / ".venv").exists()
 
 
 def test_make_help_lists_every_target() -> None:
