@@ -28,7 +28,7 @@ class SimulatedDataset:
         if not (folder / "split.yaml").is_file():
             known = sorted(p.parent.name for p in self.root.glob("*/split.yaml"))
             raise DatasetError(f"no finished split {split!r}; there are: {', '.join(known) or 'none'}",
-                               where=str(self.root), fix=f"Run `occ-perception simulate split {split}`")
+                               where=str(self.root), fix=f"Run `occ-perception simulate {split} --root {self.root}`")
         about = read_yaml(folder / "split.yaml")
         try:
             self.version, self.content_hash = str(about["version"]), str(about["content_hash"])
