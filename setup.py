@@ -54,6 +54,7 @@ setup(
     install_requires=requirements("runtime"),
     extras_require={
         "train": requirements("train"),
+        "label": requirements("label"),
         "viz": requirements("viz"),
         "gpu": requirements("gpu"),
         "dev": requirements("dev"),

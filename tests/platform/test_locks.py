@@ -9,7 +9,7 @@ import pytest
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements"
 RELEASES = ("3.10", "3.11", "3.12")
-SETS = ("runtime", "ros", "train", "viz", "dev")
+SETS = ("runtime", "ros", "train", "label", "viz", "dev")
 ROBOT_LACKS = {"torch", "triton", "onnx", "onnxscript", "safetensors", "open3d", "transformers", "rerun-sdk", "embreex"}
 
 
