@@ -22,7 +22,7 @@ class Inbox:
     """A mailbox in which the newest wins. Callbacks put, one worker takes.
 
     Args:
-        streams: sensors of which a burst is kept instead of the newest alone, and which wake nobody (odometry).
+        streams: sensors of which a burst is kept instead of the newest alone (odometry).
         burst: how many messages of a stream are kept.
     """
 
@@ -39,16 +39,16 @@ class Inbox:
         with self._condition:
             if sensor in self._streams:
                 self._streams[sensor].append(arrival)
-                return
-            if self._newest.pop(sensor, None) is not None:
-                self._replaced[sensor] += 1
-            self._newest[sensor] = arrival
+            else:
+                if self._newest.pop(sensor, None) is not None:
+                    self._replaced[sensor] += 1
+                self._newest[sensor] = arrival
             self._condition.notify()
 
     def take(self, timeout_s: float | None = None) -> list[Arrival] | None:
-        """Wait for a sensor and take all there is, streams first; None once closed, empty after `timeout_s`."""
+        """Wait for a message and take all there are, streams first; None once closed, empty after `timeout_s`."""
         with self._condition:
-            self._condition.wait_for(lambda: self._newest or self._closed, timeout_s)
+            self._condition.wait_for(lambda: self._closed or self._newest or any(self._streams.values()), timeout_s)
             if self._closed:
                 return None
             arrivals = [arrival for stream in self._streams.values() for arrival in stream]

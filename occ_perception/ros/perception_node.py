@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from collections.abc import Sequence
@@ -95,6 +96,8 @@ class PerceptionNode(LifecycleNode):
             self._failure, self._loading = "", True
             self.publish_diagnostics()  # the timer waits while the engine loads, which may take minutes on a GPU
             self._made = self._configured(self.parameters.read())
+            gc.collect()
+            gc.freeze()  # the libraries' half a million objects live on: looking through them would delay a frame
             self.get_logger().info(f"configured in {time.monotonic() - began_s:.1f} s: {self._made}")
         except OccPerceptionError as error:
             return self._fail(str(error))

@@ -24,7 +24,7 @@ class Broadcaster:
     def __init__(self, node: Any) -> None:
         type(self).sent = []
 
-    def sendTransform(self, transform: Any) -> None:  # noqa: N802  (tf2's name)
+    def sendTransform(self, transform: Any) -> None:
         self.sent.append(transform)
 
 
