@@ -100,8 +100,8 @@ def _line(u: float, period: float, width: float, footprint: float) -> float:
 
 @jit
 def _pattern(tile: Any, texture: int, x: float, y: float, z: float, nx: float, ny: float, nz: float,
-             half_z: float, frame: int, footprint: float, night: bool, out: Any) -> float:
-    """Writes the factor on red, green and blue of a surface point into out[3]; returns its own glow.
+             half_z: float, frame: int, footprint: float, night: bool) -> tuple[float, float, float, float]:
+    """Own glow of a surface point, and the factors on its red, green and blue.
 
     (x, y, z) metres and normal are in the frame of the solid; patterns finer than the pixel's footprint fade.
     """
@@ -114,7 +114,7 @@ def _pattern(tile: Any, texture: int, x: float, y: float, z: float, nx: float, n
         u, v = x, z
     near = 1.0 / (1.0 + 12.0 * footprint)
     fine = 1.0 / (1.0 + 60.0 * footprint)
-    coarse = _noise(tile, 0.35 * x + 7.0 * (frame % 13), 0.35 * y, 0.35 * z + 3.0)
+    coarse = 0.0 if texture == 3 else _noise(tile, 0.35 * x + 7.0 * (frame % 13), 0.35 * y, 0.35 * z + 3.0)
     f = 1.0 + 0.10 * coarse
     glow = 0.0
     r, g, b = 1.0, 1.0, 1.0
@@ -173,8 +173,7 @@ def _pattern(tile: Any, texture: int, x: float, y: float, z: float, nx: float, n
     else:
         f += 0.05 * near * _noise(tile, 6.0 * x, 6.0 * y, 6.0 * z)
     f = max(f, 0.05)
-    out[0], out[1], out[2] = f * r, f * g, f * b
-    return glow
+    return glow, f * r, f * g, f * b
 
 
 @jit
@@ -209,7 +208,7 @@ def seen_by(rows: Any, range_m: Any, index: Any, label: Any, track_id: Any, sema
 @jit
 def radiance(tile: Any, origin: Any, rays: Any, range_m: Any, index: Any, lit: Any, label: Any, texture: Any,
              colour: Any, glow: Any, frame: Any, triangles: Any, to_solid: Any, kind: Any, half_m: Any,
-             px_rad: float, night: bool, sun: Any, sun_colour: Any, ambient: Any, sky: Any,
+             pixel_rad: float, night: bool, sun: Any, sun_colour: Any, ambient: Any, sky: Any,
              lamps: Any, lamp_colour: Any, out: Any) -> None:
     """Linear RGB seen along each ray.
 
@@ -217,22 +216,23 @@ def radiance(tile: Any, origin: Any, rays: Any, range_m: Any, index: Any, lit: A
         origin: of all rays, [3]; rays: unit, float32 [N, 3]; range_m [N]; index: triangle [N], -1 is sky.
         lit: share of direct sun, uint8 [N], 255 all.
         label ... half_m: the arrays of `Surfaces`.
-        px_rad: angle of a pixel.
+        pixel_rad: angle of a pixel.
         sun, sun_colour, ambient, sky: [3].
         lamps: x, y, z, power, direction (3; 0 shines everywhere), [L, 7]; lamp_colour [L, 3].
         out: float32 [N, 3].
     """
-    factor, p, n = np.empty(3), np.empty(3), np.empty(3)
+    origin_x, origin_y, origin_z = origin[0], origin[1], origin[2]
+    sun_x, sun_y, sun_z = sun[0], sun[1], sun[2]
     flat = _flat_normals(triangles, frame, to_solid)
     for i in range(len(rays)):
-        d = rays[i]
+        dx, dy, dz = rays[i, 0], rays[i, 1], rays[i, 2]
         t = index[i]
         if t < 0:
-            up = max(0.0, d[2])
-            glare = max(0.0, d[0] * sun[0] + d[1] * sun[1] + d[2] * sun[2])
+            up = max(0.0, dz)
+            glare = max(0.0, dx * sun_x + dy * sun_y + dz * sun_z)
             cloud = 0.0
             if up > 0.02:
-                cloud = max(0.0, _noise(tile, 1.3 * d[0] / (up + 0.15), 1.3 * d[1] / (up + 0.15), 5.5))
+                cloud = max(0.0, _noise(tile, 1.3 * dx / (up + 0.15), 1.3 * dy / (up + 0.15), 5.5))
                 cloud *= min(1.0, 4 * up)
             for c in range(3):
                 haze = 1.0 - up
@@ -240,13 +240,11 @@ def radiance(tile: Any, origin: Any, rays: Any, range_m: Any, index: Any, lit: A
                 out[i, c] = base + (0.0 if night else sun_colour[c] * (0.35 * glare ** 24 + 4.0 * glare ** 900))
             continue
         dist = range_m[i]
-        for a in range(3):
-            p[a] = origin[a] + dist * d[a]
+        px, py, pz = origin_x + dist * dx, origin_y + dist * dy, origin_z + dist * dz
         f = frame[t]
-        M = to_solid[f]
-        x = M[0] * p[0] + M[1] * p[1] + M[2] * p[2] + M[3]
-        y = M[4] * p[0] + M[5] * p[1] + M[6] * p[2] + M[7]
-        z = M[8] * p[0] + M[9] * p[1] + M[10] * p[2] + M[11]
+        x = to_solid[f, 0] * px + to_solid[f, 1] * py + to_solid[f, 2] * pz + to_solid[f, 3]
+        y = to_solid[f, 4] * px + to_solid[f, 5] * py + to_solid[f, 6] * pz + to_solid[f, 7]
+        z = to_solid[f, 8] * px + to_solid[f, 9] * py + to_solid[f, 10] * pz + to_solid[f, 11]
         k = kind[f]
         hx, hy, hz = half_m[f, 0], half_m[f, 1], half_m[f, 2]
         # normal in the frame of the solid: of the analytic shape for round ones, of the triangle otherwise
@@ -259,31 +257,31 @@ def radiance(tile: Any, origin: Any, rays: Any, range_m: Any, index: Any, lit: A
             lx, ly, lz = flat[t, 0], flat[t, 1], flat[t, 2]
         norm = math.sqrt(lx * lx + ly * ly + lz * lz) + 1e-20
         lx, ly, lz = lx / norm, ly / norm, lz / norm
-        n[0] = M[0] * lx + M[4] * ly + M[8] * lz
-        n[1] = M[1] * lx + M[5] * ly + M[9] * lz
-        n[2] = M[2] * lx + M[6] * ly + M[10] * lz
-        if n[0] * d[0] + n[1] * d[1] + n[2] * d[2] > 0:
-            n[0], n[1], n[2] = -n[0], -n[1], -n[2]
-        own = _pattern(tile, texture[t], x, y, z, lx, ly, lz, hz, f, dist * px_rad, night, factor)
+        nx = to_solid[f, 0] * lx + to_solid[f, 4] * ly + to_solid[f, 8] * lz
+        ny = to_solid[f, 1] * lx + to_solid[f, 5] * ly + to_solid[f, 9] * lz
+        nz = to_solid[f, 2] * lx + to_solid[f, 6] * ly + to_solid[f, 10] * lz
+        if nx * dx + ny * dy + nz * dz > 0:
+            nx, ny, nz = -nx, -ny, -nz
+        own, red, green, blue = _pattern(tile, texture[t], x, y, z, lx, ly, lz, hz, f, dist * pixel_rad, night)
         own = max(own, glow[t])
-        cosine = max(0.0, n[0] * sun[0] + n[1] * sun[1] + n[2] * sun[2]) * lit[i] / 255.0
-        hemisphere = 0.62 + 0.38 * n[2]
+        cosine = max(0.0, nx * sun_x + ny * sun_y + nz * sun_z) * lit[i] / 255.0
+        hemisphere = 0.62 + 0.38 * nz
         shine = 0.0
         if texture[t] == 8 or texture[t] == 9:
             # sky mirrored by paint and glass
-            dot = n[0] * d[0] + n[1] * d[1] + n[2] * d[2]
-            if d[2] - 2 * dot * n[2] > 0:
+            dot = nx * dx + ny * dy + nz * dz
+            if dz - 2 * dot * nz > 0:
                 shine = (0.10 if texture[t] == 8 else 0.30) * (1.0 + dot) + 0.03
         r, g, b = ambient[0] * hemisphere, ambient[1] * hemisphere, ambient[2] * hemisphere
         r, g, b = r + sun_colour[0] * cosine, g + sun_colour[1] * cosine, b + sun_colour[2] * cosine
         for s in range(len(lamps)):
-            wx, wy, wz = lamps[s, 0] - p[0], lamps[s, 1] - p[1], lamps[s, 2] - p[2]
+            wx, wy, wz = lamps[s, 0] - px, lamps[s, 1] - py, lamps[s, 2] - pz
             r2 = wx * wx + wy * wy + wz * wz + 0.05
             power = lamps[s, 3] / r2
             if power < 2e-3:
                 continue
             inv = 1.0 / math.sqrt(r2)
-            facing = (wx * n[0] + wy * n[1] + wz * n[2]) * inv
+            facing = (wx * nx + wy * ny + wz * nz) * inv
             if facing <= 0:
                 continue
             beam = -(wx * lamps[s, 4] + wy * lamps[s, 5] + wz * lamps[s, 6]) * inv
@@ -295,9 +293,9 @@ def radiance(tile: Any, origin: Any, rays: Any, range_m: Any, index: Any, lit: A
             b += power * lamp_colour[s, 2]
         # a little air between here and far away
         air = 0.0 if night else 1.0 - math.exp(-dist / 220.0)
-        out[i, 0] = (colour[t, 0] * factor[0] * r + shine * sky[0]) * (1 - air) + air * sky[0]
-        out[i, 1] = (colour[t, 1] * factor[1] * g + shine * sky[1]) * (1 - air) + air * sky[1]
-        out[i, 2] = (colour[t, 2] * factor[2] * b + shine * sky[2]) * (1 - air) + air * sky[2]
+        out[i, 0] = (colour[t, 0] * red * r + shine * sky[0]) * (1 - air) + air * sky[0]
+        out[i, 1] = (colour[t, 1] * green * g + shine * sky[1]) * (1 - air) + air * sky[1]
+        out[i, 2] = (colour[t, 2] * blue * b + shine * sky[2]) * (1 - air) + air * sky[2]
         if own > 0:
             out[i, 0] += own * 1.6 * (1.0 if glow[t] == 0 else colour[t, 0])
             out[i, 1] += own * 1.6 * (0.86 if glow[t] == 0 else colour[t, 1])
