@@ -26,11 +26,14 @@ def version() -> str:
 
 
 def shared_files(*folders: str) -> list[tuple[str, list[str]]]:
-    """Every file below the folders, to be installed under share/occ_perception; missing folders are left out."""
+    """Every file below the folders, to be installed under share/occ_perception.
+
+    Missing folders are left out, and so are the drafts (`*.tmp*`) of a file or folder that is being written.
+    """
     found: dict[str, list[str]] = {}
     for folder in folders:
         for path in sorted(Path(folder).rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
+            if path.is_file() and "__pycache__" not in path.parts and ".tmp" not in str(path):
                 found.setdefault(f"share/{NAME}/{path.parent.as_posix()}", []).append(path.as_posix())
     return sorted(found.items())
 
