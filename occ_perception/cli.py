@@ -22,12 +22,11 @@ if TYPE_CHECKING:
 
 ERROR_STATUS = 2
 EXTRAS = {
-    **dict.fromkeys(("torch", "safetensors", "onnx", "onnxscript", "embreex", "trimesh"),
+    **dict.fromkeys(("torch", "safetensors", "onnx", "onnxscript", "embreex"),
                     "It comes with the extra `train`: pip install 'occ_perception[train]'"),
     **dict.fromkeys(("rclpy", "occ_perception_msgs", "rosgraph_msgs", "lifecycle_msgs", "launch"),
                     "It comes with ROS 2: run `make setup` once, then `scripts/with_ros occ-perception ...`"),
     "plotly": "It comes with the extra `viz`: pip install 'occ_perception[viz]'",
-    "psutil": "It comes with the extra `dev`: pip install 'occ_perception[dev]'",
 }
 
 app = typer.Typer(name="occ-perception", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
