@@ -299,7 +299,8 @@ def run(name: str, tasks: Sequence[str], arguments: Sequence[str] | None = None)
             try:
                 executor.spin()
             except rclpy_implementation.RCLError as error:  # such as a transition that the state does not allow
-                node.get_logger().error(str(error))
+                if rclpy.ok():  # otherwise a signal took the context away while the executor waited
+                    node.get_logger().error(str(error))
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:

@@ -9,12 +9,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import rclpy
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.utilities import remove_ros_args
@@ -23,7 +21,7 @@ from occ_perception.errors import OccPerceptionError
 from occ_perception.recordings.bag import BagWriter
 from occ_perception.recordings.messages import typestore
 from occ_perception.ros.environment import use_transport_profile
-from occ_perception.ros.interrupts import end_in_peace
+from occ_perception.ros.interrupts import end_in_peace, spin_until_interrupted
 from occ_perception.ros.messages import message_class
 
 _LOOK_EVERY_S = 0.1
@@ -131,8 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with BagWriter(options.output, overwrite=options.overwrite) as writer:
             recorder = Recorder(writer, options.topics)
             started = time.monotonic()
-            with suppress(KeyboardInterrupt, ExternalShutdownException):  # the usual end: the bag is finished below
-                rclpy.spin(recorder)
+            spin_until_interrupted(recorder)
             end_in_peace()
             recorder.finish()
             if recorder.failure is not None:
