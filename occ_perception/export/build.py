@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -91,7 +90,7 @@ def export_model(checkpoint: Path, out: Path, settings: ExportSettings, tell: Te
             name=out.name,
             version=settings.version,
             variants=variants,
-            training=_training_record(checkpoint, provenance, train, settings, parity),
+            training=_training_record(checkpoint, provenance, settings, parity),
             **describe_graph(network.config),
         )
         save_manifest(manifest, beside)
@@ -166,7 +165,7 @@ def _write_graphs(
 
 
 def _training_record(
-    checkpoint: Path, provenance: dict[str, Any], train: SimulatedDataset, settings: ExportSettings, parity: Parity
+    checkpoint: Path, provenance: dict[str, Any], settings: ExportSettings, parity: Parity
 ) -> TrainingRecord:
     """Where the weights come from; paths of the machine are left out."""
     trained_on = provenance.get("data", {}).get(settings.train_split, {})
@@ -174,9 +173,9 @@ def _training_record(
                      if key not in ("data", "output", "network")}
     return TrainingRecord(
         data=f"SidewalkSim {settings.train_split}",
-        data_version=str(trained_on.get("version", train.version)),
-        data_hash=str(trained_on.get("content_hash", train.content_hash)),
-        commit=_commit(),
+        data_version=str(trained_on.get("version", "unknown")),
+        data_hash=str(trained_on.get("content_hash", "unknown")),
+        commit=str(provenance.get("commit") or "unknown"),
         seed=int(provenance.get("seed", 0)),
         steps=int(provenance.get("steps", 0)),
         checkpoint_sha256=sha256_of(checkpoint),
@@ -196,16 +195,6 @@ def _noted(variants: dict[str, Variant], scores: Sequence[ScoreRecord]) -> dict[
     loss = {key: first["int8"].values[key] - first["fp32"].values[key] for key in ("iou", "miou")}
     cost = f"{loss['iou']:+.2f} IoU, {loss['miou']:+.2f} mIoU against fp32 on {scores[0].split}"
     return {**variants, "int8": variants["int8"].model_copy(update={"note": f"{variants['int8'].note}; {cost}"})}
-
-
-def _commit() -> str:
-    """Commit of this source, `unknown` outside a repository."""
-    try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True,
-                               check=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return found.stdout.strip()
 
 
 def _take_place(new: Path, place: Path) -> None:

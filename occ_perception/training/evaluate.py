@@ -57,8 +57,9 @@ def evaluate(predict: Predictor, samples: Samples, *, limit: int | None = None) 
     """Scores on `samples`, or on `limit` of them evenly spread.
 
     Returns:
-        `iou, miou, per_class, precision, recall` on labelled voxels that the camera saw (the main score),
-        the same under `labelled` on all labelled voxels, `waypoint_error_m` (mean distance), and `samples`.
+        `iou, miou, per_class, precision, recall` on labelled voxels that some sensor (camera or LiDAR) saw
+        (the main score), the same under `labelled` on all labelled voxels, `waypoint_error_m` (mean distance), and
+        `samples`.
     """
     visible, labelled = OccupancyIoU(len(SIDEWALK)), OccupancyIoU(len(SIDEWALK))
     errors_m: list[float] = []

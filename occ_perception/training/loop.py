@@ -157,8 +157,10 @@ def batches(samples: Samples, first: int, config: TrainingConfig, ahead: int = 3
 class Trainer:
     """Network, average, optimiser and their place in the schedule; everything a checkpoint holds."""
 
-    def __init__(self, config: TrainingConfig, label_weights: Tensor) -> None:
+    def __init__(self, config: TrainingConfig, label_weights: Tensor, *, data: Mapping[str, Any] | None = None,
+                 commit: str | None = None) -> None:
         self.config, self.label_weights = config, label_weights
+        self.data, self.commit = dict(data or {}), commit
         self.step, self.elapsed_s = 0, 0.0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -190,7 +192,7 @@ class Trainer:
         """One step of the optimiser; the losses before it.
 
         Raises:
-            TrainingError: the loss or its gradient is not finite; weights and average are as before the step.
+            TrainingError: the loss or its gradient is not finite; parameters are as before the step.
         """
         self.network.train()
         rate = self.config.learning_rate * learning_rate_factor(self.progress, self.config.warmup)
@@ -221,6 +223,11 @@ class Trainer:
                 else:
                     kept.copy_(new)
 
+    def provenance(self) -> dict[str, Any]:
+        """Where the weights come from: the data, the commit at which the training began, configuration and steps."""
+        return {"data": self.data, "commit": self.commit, "steps": self.step, "seed": self.config.seed,
+                "training": self.config.to_dict()}
+
     def save(self, path: Path) -> None:
         """Write everything to `path`; see `restore`."""
         tensors = {NETWORK + name: value for name, value in self.average.state_dict().items()}
@@ -230,7 +237,7 @@ class Trainer:
         tensors["label_weights"] = self.label_weights
         header = {
             "network": self.config.network.to_dict(), "training": self.config.to_dict(),
-            "step": self.step, "elapsed_s": self.elapsed_s, "provenance": {"steps": self.step},
+            "step": self.step, "elapsed_s": self.elapsed_s, "provenance": self.provenance(),
         }
         save_tensors(path, tensors, header)
 
@@ -238,7 +245,7 @@ class Trainer:
         """Go on where the training that wrote `path` was.
 
         Raises:
-            TrainingError: it was another training: what differs is named.
+            TrainingError: it was another training, or one on other data: what differs is named.
         """
         tensors, header = load_tensors(path)
         mine, theirs = json.loads(json.dumps(self.config.to_dict())), header.get("training", {})
@@ -248,6 +255,8 @@ class Trainer:
         if different:
             raise TrainingError(f"was written with another {', '.join(different)}", where=str(path),
                                 fix="Resume with the configuration of the first run, or name another output folder")
+        provenance = header.get("provenance", {})
+        self._require_same_data(provenance.get("data", {}), path)
         for prefix, network in ((NETWORK, self.average), ("weights/", self.network)):
             network.load_state_dict(
                 {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
@@ -266,6 +275,18 @@ class Trainer:
         self.optimiser.load_state_dict(state)
         self.label_weights = tensors["label_weights"]
         self.step, self.elapsed_s = int(header["step"]), float(header["elapsed_s"])
+        self.commit = provenance.get("commit") or self.commit
+
+    def _require_same_data(self, stored: Mapping[str, Any], path: Path) -> None:
+        split = self.config.train_split
+        theirs, mine = stored.get(split), self.data.get(split, {})
+        if theirs is None:
+            return
+        different = [f"{key} {theirs.get(key)}, not {mine.get(key)}" for key in sorted(theirs.keys() | mine.keys())
+                     if theirs.get(key) != mine.get(key)]
+        if different:
+            raise TrainingError(f"was trained on other data ({split}: {'; '.join(different)})", where=str(path),
+                                fix="Resume with the data of the first run, or name another output folder")
 
 
 def train(config: TrainingConfig, *, resume: bool = False, console: Console | None = None) -> dict[str, Any]:
@@ -284,7 +305,8 @@ def train_on(
     """Train, and write model, log and summary to `config.output`.
 
     Args:
-        data: what is to be said about the data in the summary, such as versions and content hashes.
+        data: per split what identifies it, such as version and content hash; kept in checkpoint and summary, and a
+            checkpoint of a training on another train split is refused.
         resume: go on from the checkpoint in `config.output`; without one there, begin.
 
     Returns:
@@ -296,14 +318,17 @@ def train_on(
     console = console or Console()
     torch.set_num_threads(config.threads)
     checkpoint = config.output / CHECKPOINT
-    trainer = _begin(config, training, checkpoint if resume and checkpoint.is_file() else None)
+    resumed = resume and checkpoint.is_file()
+    trainer = _begin(config, training, data, source_commit(), checkpoint if resumed else None)
     config.output.mkdir(parents=True, exist_ok=True)
+    if resumed:
+        _cut_log(config.output / LOG, trainer.step)
     recent: dict[str, float] = {}
     scores: dict[str, Any] = {}
     saved_s = last_s = time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
                TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress, (config.output / LOG).open("a") as log:
+    with Progress(*columns, console=console) as progress, (config.output / LOG).open("a" if resumed else "w") as log:
         task = progress.add_task("training", total=1.0)
         source = batches(training, trainer.step, config)
         while trainer.progress < 1.0:
@@ -332,10 +357,9 @@ def train_on(
         offsets = calibrate(model, validation, limit=config.calibration_samples).tolist()
     scores = evaluate(network_predictor(model), validation, limit=config.validation_samples)
     summary = {
-        "data": dict(data or {}), "commit": source_commit(),
-        "steps": trainer.step, "samples": trainer.step * config.batch_size,
-        "minutes": round(trainer.elapsed_s / 60, 2), "seed": config.seed, "losses": recent, "validation": scores,
-        "class_offsets": [round(v, 4) for v in offsets], "training": config.to_dict(),
+        **trainer.provenance(), "samples": trainer.step * config.batch_size,
+        "minutes": round(trainer.elapsed_s / 60, 2), "losses": recent, "validation": scores,
+        "class_offsets": [round(v, 4) for v in offsets],
     }
     save_network(config.output / MODEL, model, summary)
     beside = config.output / f"{SUMMARY}.tmp"
@@ -355,10 +379,11 @@ def source_commit() -> str | None:
     return answer.stdout.strip() or None
 
 
-def _begin(config: TrainingConfig, training: Samples, checkpoint: Path | None) -> Trainer:
+def _begin(config: TrainingConfig, training: Samples, data: Mapping[str, Any] | None, commit: str | None,
+           checkpoint: Path | None) -> Trainer:
     """A trainer at step 0, its class weights and first bias taken from the data, or one restored."""
     if checkpoint is not None:
-        trainer = Trainer(config, torch.ones(256))
+        trainer = Trainer(config, torch.ones(256), data=data, commit=commit)
         trainer.restore(checkpoint)
         return trainer
     if len(training) == 0:
@@ -366,7 +391,7 @@ def _begin(config: TrainingConfig, training: Samples, checkpoint: Path | None) -
     picked = (training[i] for i in spread(len(training), config.prior_samples))
     counts = count_labels(picked, config.network.classes, config.network.output_grid.shape)
     frequencies = torch.from_numpy(counts.frequencies()).float()
-    trainer = Trainer(config, class_weights(frequencies, config.loss))
+    trainer = Trainer(config, class_weights(frequencies, config.loss), data=data, commit=commit)
     trainer.start_from(torch.from_numpy(counts.frequencies_by_height()).float())
     return trainer
 
@@ -382,6 +407,16 @@ def _guarded_step(trainer: Trainer, batch: Batch, training: Samples, checkpoint:
         kept = f"The last good state is in {checkpoint}; " if checkpoint.is_file() else ""
         raise TrainingError(f"the loss is not finite: {error.what}; batch: {names}", where=f"step {step}",
                             fix=f"{kept}look at these samples, or lower the learning rate") from error
+
+
+def _cut_log(path: Path, step: int) -> None:
+    """Drop what an interrupted run logged after its last checkpoint: those steps are made again."""
+    if not path.is_file():
+        return
+    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    beside = path.with_name(f"{path.name}.tmp")
+    beside.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
+    beside.replace(path)
 
 
 def _write_line(log: Any, values: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ class LossConfig:
         focal_gamma: focusing exponent of Eq. 2; 0 is plain cross entropy.
         balance: class weights are (frequency of free / frequency of class) ** balance, so 0 weighs all alike.
         largest_class_weight: no class weighs more than this many free voxels.
-        hidden_weight: weight of labelled voxels that the camera did not see, beside 1 for seen ones.
+        hidden_weight: weight of labelled voxels that no sensor (camera or LiDAR) saw, beside 1 for seen ones.
     """
 
     occupancy: float = 10.0
