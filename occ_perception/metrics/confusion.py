@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from occ_perception.errors import ShapeError
 from occ_perception.geometry.lens import jit
 from occ_perception.metrics._common import common_order, require_same_shape
-from occ_perception.taxonomy import OCCUPIED
+from occ_perception.taxonomy import OCCUPIED, UNKNOWN
 
 _TABLES = 4  # neighbours mostly carry one label pair: turns keep an increment from waiting for the last
 
@@ -68,6 +68,22 @@ class LabelCounter:
                 raise ShapeError(f"{line.sum()} voxels carry a label that is no class of 0..{self.occupied - 1}, "
                                  f"{OCCUPIED} or unknown", where=what, fix="Check which taxonomy the array is in.")
         return counts[:-1, :-1]
+
+
+@jit
+def _foreign_count(labels: Any, num_classes: int) -> int:
+    count = 0
+    for i in range(labels.size):
+        count += (labels[i] >= num_classes) & (labels[i] < OCCUPIED)
+    return count
+
+
+def require_known(labels: NDArray[np.uint8], num_classes: int, where: str) -> None:
+    """Raise ShapeError unless every label is a class of 0..num_classes - 1, 254 (occupied) or 255 (unknown)."""
+    foreign = _foreign_count(labels.ravel(common_order(labels)), num_classes)
+    if foreign:
+        raise ShapeError(f"{foreign} voxels carry a label that is no class of 0..{num_classes - 1}, {OCCUPIED} or "
+                         f"{UNKNOWN}", where=where, fix="Check which taxonomy the array is in.")
 
 
 def as_labels(labels: NDArray[Any], where: str) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 
 from occ_perception.errors import ConfigurationError
 from occ_perception.metrics._common import Scores, mean, ratio, require_classes, require_mergeable, require_same_shape
-from occ_perception.metrics.confusion import as_labels
+from occ_perception.metrics.confusion import as_labels, require_known
 from occ_perception.taxonomy import OCCUPIED, UNKNOWN
 
 MATCHINGS = ("iou", "hungarian")
@@ -43,10 +43,16 @@ class PanopticQuality:
 
     def update(self, sem_prediction: NDArray[Any], ins_prediction: NDArray[Any], sem_target: NDArray[Any],
                ins_target: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> None:
-        """Add one frame: labels and instance ids (0 none) of one shape, bool `mask` of the voxels that count."""
+        """Add one frame: labels and instance ids (0 none) of one shape, bool `mask` of the voxels that count.
+
+        Raises:
+            ShapeError: arrays of several shapes, or a label that is no class, 254 or 255.
+        """
         require_same_shape("PanopticQuality", sem_prediction=sem_prediction, ins_prediction=ins_prediction,
                            sem_target=sem_target, ins_target=ins_target, mask=mask)
         sem_prediction, sem_target = as_labels(sem_prediction, "sem_prediction"), as_labels(sem_target, "sem_target")
+        for name, array in (("sem_prediction", sem_prediction), ("sem_target", sem_target)):
+            require_known(array, self.num_classes, f"PanopticQuality: {name}")
         known = (sem_target != UNKNOWN) & (sem_target != OCCUPIED)
         known = known if mask is None else known & mask
         labels, ids = self._segments(sem_prediction[known], ins_prediction[known])

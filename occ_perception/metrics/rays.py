@@ -14,7 +14,7 @@ from occ_perception.errors import ShapeError
 from occ_perception.geometry.grid import VoxelGridSpec
 from occ_perception.geometry.lens import jit
 from occ_perception.metrics._common import Scores, common_order, mean, ratio, require_classes, require_mergeable
-from occ_perception.metrics.confusion import as_labels
+from occ_perception.metrics.confusion import as_labels, require_known
 from occ_perception.taxonomy import OCCUPIED, UNKNOWN
 
 VELOCITY_THRESHOLD_M = 2.0
@@ -157,11 +157,15 @@ class RayIoU:
             origins_m: sensor origins [S, 3] in the frame of the grid.
             flow_prediction: velocities [nx, ny, nz, 2 or more], m/s; the first two components count.
             flow_target: the true ones; both or none.
+
+        Raises:
+            ShapeError: another shape, or a label that is no class, 254 or 255.
         """
         prediction, target = as_labels(prediction, "prediction"), as_labels(target, "target")
         for name, array in (("prediction", prediction), ("target", target)):
             if array.shape != self.grid.shape:
                 raise ShapeError(f"must be {self.grid.shape}, got {array.shape}", where=f"RayIoU: {name}")
+            require_known(array, self.num_classes, f"RayIoU: {name}")
         order = common_order(prediction, target)
         flat_prediction, flat_target = prediction.ravel(order), target.ravel(order)
         origins = np.atleast_2d(np.asarray(origins_m, np.float32))
@@ -201,8 +205,8 @@ class RayIoU:
 
         `rayiou` (mean over classes and thresholds), `rayiou_<t>m` and `per_class_<t>m` per threshold, `rays`;
         `mave` in m/s, `ave_per_class` in the order of the moving classes, `occ_score` = 0.9 rayiou +
-        0.1 max(1 - mave, 0) (NaN without flow); `rayiou_class_given` is Let Occ Flow's variant, in which every
-        ray is taken to have the right class, not comparable with the others.
+        0.1 max(1 - mave, 0) (NaN without flow); `rayiou_class_given` is Let Occ Flow's variant without its crop of
+        the truth: every ray is taken to have the right class; not comparable with the others.
         """
         per_class = ratio(self.right_rays, self.true_rays + self.predicted_rays - self.right_rays)
         per_class[:, self.free] = np.nan

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from occ_perception.errors import ConfigurationError
+from occ_perception.errors import ConfigurationError, ShapeError
 from occ_perception.metrics import PanopticQuality
 
 THING, STUFF, FREE = 0, 1, 2
@@ -53,6 +53,15 @@ def test_segments_of_other_classes_never_match_but_free_space_enlarges_them() ->
     target = [(THING, 1)] * 2 + [(FREE, 0)] * 2
     assert scored([(THING, 1)] * 4, target, "hungarian")["pq"] == 0.5
     assert scored([(STUFF, 0)] * 4, target, "hungarian")["pq"] == 0.0
+
+
+def test_labels_of_another_taxonomy_are_refused() -> None:
+    for label in (FREE, 254, 255):
+        scored([(label, 0)], [(label, 0)], "iou")
+    with pytest.raises(ShapeError, match="PanopticQuality: sem_prediction"):
+        scored([(FREE + 1, 0)], [(STUFF, 0)], "iou")
+    with pytest.raises(ShapeError, match="PanopticQuality: sem_target"):
+        scored([(STUFF, 0)], [(253, 0)], "iou")
 
 
 def test_an_unknown_matching_is_refused_with_the_choices() -> None:

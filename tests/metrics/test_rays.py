@@ -114,6 +114,17 @@ def test_origins_outside_the_grid_look_into_it() -> None:
     assert scores.compute()["rayiou"] == 1.0
 
 
+def test_labels_of_another_taxonomy_are_refused() -> None:
+    scores = RayIoU(GRID, 4, FREE, ())
+    for label in (3, 254, 255):
+        scores.update(shell(4, label), shell(4, label), ORIGIN)
+    for label in (4, 253):
+        with pytest.raises(ShapeError, match="RayIoU: prediction"):
+            scores.update(shell(4, label), shell(4, 1), ORIGIN)
+        with pytest.raises(ShapeError, match="RayIoU: target"):
+            scores.update(shell(4, 1), shell(4, label), ORIGIN)
+
+
 def test_grids_of_another_shape_are_refused() -> None:
     with pytest.raises(ShapeError, match="RayIoU: target"):
         metric().update(np.zeros(GRID.shape, np.uint8), np.zeros((1, 2, 3), np.uint8), ORIGIN)
