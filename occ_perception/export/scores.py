@@ -52,10 +52,11 @@ def engine_predictor(engine: Engine, manifest: Manifest) -> Predictor:
 
     def predict(sample: Sample) -> Prediction:
         rig = sample.rig
-        pipeline = pipelines.setdefault(rig.name, OccupancyPipeline(engine, manifest, rig))
+        if rig.name not in pipelines:
+            pipelines[rig.name] = OccupancyPipeline(engine, manifest, rig)
         images = {name: CameraImage(name, sample.stamp_ns, pixels) for name, pixels in sample.images.items()}
         # The tilt is the pose of a base whose grid frame is the world.
-        result = pipeline.step(SensorFrame(sample.stamp_ns, images, T_odom_base=sample.T_grid_base))
+        result = pipelines[rig.name].step(SensorFrame(sample.stamp_ns, images, T_odom_base=sample.T_grid_base))
         waypoints = result.trajectory.positions_m if result.trajectory else None
         return result.grid.labels, waypoints
 

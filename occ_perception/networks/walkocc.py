@@ -96,7 +96,7 @@ class WalkOccConfig:
 
     @classmethod
     def lite(cls) -> WalkOccConfig:
-        """For a CPU: about a half-width ResNet-18 over the halved image, 2.6 M parameters."""
+        """For a CPU: about a half-width ResNet-18 over the halved image, 2.74 M parameters."""
         return cls()
 
     @classmethod
