@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from occ_perception.calibration import load_rig, save_rig
+from occ_perception.calibration import Rig, load_rig, save_rig
 from occ_perception.datasets.sample import Sample
 from occ_perception.datasets.scene_folder import read_yaml, write_sample
 from occ_perception.errors import DatasetError
@@ -71,15 +71,15 @@ def write_scene(spec: SceneSpec, folder: Path, rigs: Path) -> str:
     """One scene into `folder` (written beside and renamed); returns its content hash. A finished one is left alone.
 
     Raises:
-        DatasetError: the folder holds a scene of another simulation or specification.
+        DatasetError: the folder holds a scene of another simulation, specification or rig.
     """
+    rig = load_rig(rigs / f"{RIGS[spec.embodiment]}.yaml")
     if (folder / "scene.yaml").is_file():
-        return _finished(spec, folder)
+        return _finished(spec, rig, folder)
     beside = folder.with_name(f"{folder.name}.tmp{os.getpid()}")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
-        rig = load_rig(rigs / f"{RIGS[spec.embodiment]}.yaml")
         save_rig(rig, beside / "rig.yaml")
         world = build_world(spec)
         sim = SidewalkSim(world, rig)
@@ -97,11 +97,13 @@ def write_scene(spec: SceneSpec, folder: Path, rigs: Path) -> str:
     return content_hash
 
 
-def _finished(spec: SceneSpec, folder: Path) -> str:
+def _finished(spec: SceneSpec, rig: Rig, folder: Path) -> str:
     about = read_yaml(folder / "scene.yaml")
     wanted = {"version": SIM_VERSION, **asdict(spec)}
     differs = [f"{key} is {about.get(key)!r}, not {value!r}"
                for key, value in wanted.items() if about.get(key) != value]
+    if not differs and load_rig(folder / "rig.yaml").model_dump() != rig.model_dump():
+        differs = [f"its rig is not the present {rig.name}"]
     if differs:
         raise DatasetError(f"holds another scene: {'; '.join(differs)}", where=str(folder),
                            fix="Remove the folder or choose another root")
@@ -120,10 +122,13 @@ def generate(split: Split, root: Path, rigs: Path, workers: int = 2, limit: int 
         console: where progress and the table go.
 
     Raises:
-        DatasetError: the folder holds scenes of another simulation.
+        DatasetError: the folder holds scenes of another simulation or rig, or more frames than asked for.
     """
     split = split.limited(limit)
     folder = Path(root) / split.name
+    if (folder / "split.yaml").is_file() and read_yaml(folder / "split.yaml").get("frames", 0) > split.frames:
+        raise DatasetError("holds more frames than asked for", where=str(folder),
+                           fix="Leave --limit away, or choose another root")
     folder.mkdir(parents=True, exist_ok=True)
     missing = [scene for scene in split.scenes if not (folder / scene.name / "scene.yaml").is_file()]
     console = console or Console()

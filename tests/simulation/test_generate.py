@@ -10,6 +10,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from occ_perception.calibration import load_rig, save_rig
 from occ_perception.datasets import SimulatedDataset
 from occ_perception.errors import DatasetError
 from occ_perception.simulation import generate as generation
@@ -72,6 +73,25 @@ def test_an_interrupted_scene_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(KeyboardInterrupt):
         write_scene(TINY.scenes[0], tmp_path / "scene", RIGS)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_limit_does_not_cut_a_split_that_is_there(written: tuple[Path, Generated, str]) -> None:
+    root, _, _ = written
+    before = (root / "tiny" / "split.yaml").read_bytes()
+    with pytest.raises(DatasetError, match="more frames than asked for"):
+        generate(TINY, root, RIGS, workers=1, limit=1, console=Console(file=io.StringIO()))
+    assert (root / "tiny" / "split.yaml").read_bytes() == before
+
+
+def test_a_scene_of_another_rig_is_not_taken_as_finished(
+    written: tuple[Path, Generated, str], tmp_path: Path
+) -> None:
+    root, _, _ = written
+    name = "sidewalk_wheeled"
+    rig = load_rig(RIGS / f"{name}.yaml")
+    save_rig(rig.model_copy(update={"footprint_radius_m": 0.5}), tmp_path / f"{name}.yaml")
+    with pytest.raises(DatasetError, match=f"its rig is not the present {rig.name}"):
+        write_scene(TINY.scenes[0], root / "tiny" / TINY.scenes[0].name, tmp_path)
 
 
 def test_scenes_of_another_simulation_are_not_mixed_in(written: tuple[Path, Generated, str], tmp_path: Path) -> None:
