@@ -64,7 +64,7 @@ class BagSettings:
 SAMPLE_LIDAR = LidarModel(rings=16, columns=320, low_deg=-35.0, high_deg=10.0, rate_hz=5.0)
 SAMPLE_SETTINGS = BagSettings(duration_s=11.0, image_hz=5.0, jpeg_quality=88, lidar=SAMPLE_LIDAR)
 SAMPLE_SCENE = get_split("test").scenes[0]
-"""The recording in `sample/`: the first street of the test split, small enough for a repository."""
+"""The recording in `sample/`: this street (a longer drive, so with other traffic), small enough for a repository."""
 
 _SAMPLE_TRACK_S = 17.0  # every instant has a future of 5 s
 
@@ -105,7 +105,7 @@ def write_sample(path: Path | str, rigs: Path, *, overwrite: bool = False, progr
     world = make_world(scene.seed, scene.district, scene.night, scene.embodiment, _SAMPLE_TRACK_S)
     rig = load_rig(Path(rigs) / f"{RIGS[scene.embodiment]}.yaml")
     counts = write_bag(world, rig, path, SAMPLE_SETTINGS, overwrite=overwrite, progress=progress)
-    card = {"split": "test", "scene": scene.name, "version": SIM_VERSION, "content_hash": world.content_hash()}
+    card = {"split": "sample", "scene": scene.name, "version": SIM_VERSION, "content_hash": world.content_hash()}
     Path(path).with_suffix(".yaml").write_text(yaml.safe_dump(card, sort_keys=False))
     return counts
 

@@ -7,7 +7,8 @@ import itertools
 import pytest
 
 from occ_perception.errors import ConfigurationError
-from occ_perception.simulation.splits import SPLITS, Split, get_split
+from occ_perception.simulation.generate import build_world
+from occ_perception.simulation.splits import SIM_VERSION, SPLITS, Split, get_split
 
 
 def test_no_seed_is_in_two_splits() -> None:
@@ -60,3 +61,9 @@ def test_a_limit_keeps_whole_scenes() -> None:
 def test_an_unknown_split_names_the_known_ones() -> None:
     with pytest.raises(ConfigurationError, match="train, val, test, night, districts, embodiments"):
         get_split("trian")
+
+
+def test_the_worlds_of_version_1_are_these() -> None:
+    assert SIM_VERSION == "1"
+    assert build_world(SPLITS["test"].scenes[0]).content_hash().startswith("24d87038df93cebe")
+    assert build_world(SPLITS["night"].scenes[0]).content_hash().startswith("929cd0ae0be99e3f")
