@@ -25,9 +25,8 @@ EQUAL_LABELS = 0.999
 class Parity:
     """Differences between network and graph over `frames` inputs.
 
-    `margin_error` and `waypoint_error_m` are the largest absolute differences of the logits (relative to free) and
-    of the waypoints, each divided by the largest magnitude if that is above 1; `equal_labels` a fraction;
-    `confidence_error` the largest difference in 255ths.
+    `margin_error` and `waypoint_error_m` are the largest absolute differences of the logits (each minus that of free)
+    and of the waypoints; `equal_labels` a fraction; `confidence_error` the largest difference in 255ths.
     """
 
     frames: int
@@ -76,7 +75,7 @@ def measure_parity(network: WalkOcc, model: Path, inputs: Iterable[Feeds]) -> Pa
 
 
 def _error(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
+    return float(np.abs(found - expected).max())
 
 
 def _with_margins(model: Path, folder: Path) -> Path:
