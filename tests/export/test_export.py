@@ -167,6 +167,11 @@ def test_a_model_folder_says_what_it_holds(
     assert outputs["labels"].shape == config.output_grid.shape[::-1]
 
 
+def test_what_a_checkpoint_does_not_say_is_not_made_up(checkpoint: Path, settings: ExportSettings) -> None:
+    record = build._training_record(checkpoint, {"seed": 5, "steps": 11}, settings, Parity(1, 0.0, 0.0, 1.0, 0))
+    assert (record.data_version, record.data_hash, record.commit) == ("unknown",) * 3
+
+
 def test_an_export_that_fails_leaves_the_old_model_and_nothing_beside_it(
     checkpoint: Path, settings: ExportSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
