@@ -29,20 +29,27 @@ from occ_perception.geometry.cameras import Camera, make_camera
 from occ_perception.geometry.tables import MountedCamera
 
 
+def _numbers(value: Any) -> NDArray[np.float64]:
+    try:
+        return np.asarray(value, float)
+    except (TypeError, ValueError):
+        raise ValueError(f"must hold numbers only, got {value!r}") from None
+
+
 def _parse_transform(value: Any) -> NDArray[np.float64]:
     """A rigid motion from a 4x4 matrix or from `{translation: [3], quaternion_xyzw: [4]}`."""
     if isinstance(value, Mapping):
         unknown = set(value) - {"translation", "quaternion_xyzw"}
         if unknown or "translation" not in value:
             raise ValueError("a transform is a 4x4 matrix or {translation: [x, y, z], quaternion_xyzw: [x, y, z, w]}")
-        translation = np.asarray(value["translation"], float)
+        translation = _numbers(value["translation"])
         if translation.shape != (3,) or not np.isfinite(translation).all():
             raise ValueError(f"translation must be 3 finite numbers, got {value['translation']}")
         try:
-            return se3.from_quaternion(value.get("quaternion_xyzw", (0, 0, 0, 1)), translation)
+            return se3.from_quaternion(_numbers(value.get("quaternion_xyzw", (0, 0, 0, 1))), translation)
         except OccPerceptionError as error:
             raise ValueError(str(error)) from None
-    matrix = np.asarray(value, float)
+    matrix = _numbers(value)
     if not se3.is_rigid(matrix):
         raise ValueError("the 4x4 matrix is singular or no rigid motion (orthonormal rotation, last row 0 0 0 1)")
     return matrix
@@ -56,8 +63,14 @@ def _dump_transform(T: NDArray[np.float64]) -> dict[str, list[float]]:
 Transform = Annotated[NDArray[np.float64], BeforeValidator(_parse_transform), PlainSerializer(_dump_transform)]
 
 
+SensorName = Annotated[str, Field(pattern=r"^[a-zA-Z][a-zA-Z0-9]*(_[a-zA-Z0-9]+)*$")]
+"""Names become parts of ROS topics, which take no double underscore and none at the end."""
+RESERVED_NAMES = frozenset({"odometry"})
+"""Streams that are no sensors of the rig."""
+
+
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
 
 
 class RigCamera(_Part):
@@ -67,7 +80,7 @@ class RigCamera(_Part):
     shutter's time from first to last row. `mask` is an image (white: the world, black: the robot itself).
     """
 
-    name: str = Field(pattern=r"^[a-zA-Z][a-zA-Z0-9_]*$")
+    name: SensorName
     frame: str
     width: int = Field(gt=0)
     height: int = Field(gt=0)
@@ -111,7 +124,7 @@ class RigCamera(_Part):
 class RigLidar(_Part):
     """One LiDAR. `time_offset_s` is added to a message's stamp."""
 
-    name: str = Field(pattern=r"^[a-zA-Z][a-zA-Z0-9_]*$")
+    name: SensorName
     frame: str
     T_base_lidar: Transform
     time_offset_s: float = 0.0
@@ -133,7 +146,7 @@ class Rig(_Part):
     odom_frame: str = "odom"
     footprint_radius_m: float = Field(default=0.4, gt=0.0)
     cameras: tuple[RigCamera, ...]
-    lidars: tuple[RigLidar, ...] = ()
+    lidars: tuple[RigLidar, ...] = Field(default=(), validate_default=True)
     imu: RigImu | None = None
 
     @field_validator("cameras")
@@ -147,6 +160,9 @@ class Rig(_Part):
     @classmethod
     def _unique(cls, lidars: tuple[RigLidar, ...], info: Any) -> tuple[RigLidar, ...]:
         names = [sensor.name for sensor in [*info.data.get("cameras", ()), *lidars]]
+        reserved = sorted(RESERVED_NAMES & set(names))
+        if reserved:
+            raise ValueError(f"no sensor can be named {', '.join(reserved)}")
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"sensor names must differ, {', '.join(twice)} occurs twice")
@@ -199,7 +215,8 @@ def load_rig(path: str | Path) -> Rig:
                                fix=f"In that folder: {', '.join(beside) or 'no rigs'}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise CalibrationError([f"cannot be read as YAML: {error}"], where=str(path)) from None
-    for camera in (data or {}).get("cameras", []) if isinstance(data, Mapping) else []:
+    cameras = data.get("cameras") if isinstance(data, Mapping) else None
+    for camera in cameras if isinstance(cameras, list) else []:
         if isinstance(camera, dict) and isinstance(camera.get("mask"), str):
             camera["mask"] = str(path.parent / camera["mask"])
     return rig_from_dict(data, where=str(path))

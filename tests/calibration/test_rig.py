@@ -69,7 +69,26 @@ def test_sensor_names_must_differ(description, tmp_path):
         load_rig(written(tmp_path, description))
 
 
-@pytest.mark.parametrize("text", ["", "- 1", "name: [", "name: x"])
+def test_two_cameras_of_one_name_are_refused_without_lidars_too(description, tmp_path):
+    description["cameras"].append(description["cameras"][0])
+    del description["lidars"]
+    with pytest.raises(CalibrationError, match="front occurs twice"):
+        load_rig(written(tmp_path, description))
+
+
+@pytest.mark.parametrize(("field", "value", "words"), [
+    ("name", "a__b", "pattern"), ("name", "odometry", "can be named odometry"),
+    ("time_offset_s", float("nan"), "finite"),
+    ("T_base_camera", {"translation": {"x": 1}}, "numbers only"), ("T_base_camera", "here", "numbers only"),
+    ("T_base_camera", {"translation": [0, 0, 1], "quaternion_xyzw": {"w": 1}}, "numbers only"),
+])
+def test_a_camera_that_cannot_be_is_refused(field, value, words, description, tmp_path):
+    description["cameras"][0][field] = value
+    with pytest.raises(CalibrationError, match=words):
+        load_rig(written(tmp_path, description))
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "name: [", "name: x", "name: x\ncameras:", "name: x\ncameras: 5"])
 def test_a_file_that_is_no_rig_is_refused(text, tmp_path):
     path = tmp_path / "rig.yaml"
     path.write_text(text)
