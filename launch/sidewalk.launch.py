@@ -25,8 +25,9 @@ def arguments() -> list:
         DeclareLaunchArgument("namespace", default_value="", description="Namespace of all nodes and sensor topics."),
         DeclareLaunchArgument("params_file", default_value=str(SHARE / "config" / "sidewalk.yaml"),
                               description="Parameter file of perception_node."),
-        DeclareLaunchArgument("rig", default_value=str(SHARE / "calibration" / "sidewalk_wheeled.yaml"),
-                              description="Rig file: cameras, LiDARs and frames of the robot."),
+        DeclareLaunchArgument("rig", default_value="",
+                              description="Rig file: cameras, LiDARs and frames of the robot; empty takes the one of "
+                                          "the parameter file, or else the shipped sidewalk_wheeled.yaml."),
         DeclareLaunchArgument("model", default_value="",
                               description="Model folder; empty takes the one of the parameter file."),
         DeclareLaunchArgument("backend", default_value="",
@@ -48,9 +49,11 @@ def arguments() -> list:
 def nodes(context: LaunchContext) -> list:
     """The processes, once the arguments are known."""
     from occ_perception.calibration import load_rig
-    from occ_perception.ros.topics import input_remappings
+    from occ_perception.ros.topics import input_remappings, rig_of_parameters
 
     given = {action.name: LaunchConfiguration(action.name).perform(context) for action in arguments()}
+    given["rig"] = (given["rig"] or rig_of_parameters(Path(given["params_file"]))
+                    or str(SHARE / "calibration" / "sidewalk_wheeled.yaml"))
     yes = {name: value == "true" for name, value in given.items()}
     clock = {"use_sim_time": yes["use_sim_time"]}
     chosen = {name: given[name] for name in ("rig", "model", "backend") if given[name]}
@@ -64,7 +67,8 @@ def nodes(context: LaunchContext) -> list:
     if given["bag"]:
         started.append(Node(
             package="occ_perception", executable="bag_player", name="bag_player", namespace=given["namespace"],
-            arguments=[given["bag"], "--wait-for", *(["--clock", "50"] if yes["use_sim_time"] else ["--restamp"])],
+            arguments=[given["bag"], "--wait-for", "--timeout", "inf",
+                       *(["--clock", "50"] if yes["use_sim_time"] else ["--restamp"])],
             ros_arguments=log, output="screen",
         ))
     if yes["rviz"]:

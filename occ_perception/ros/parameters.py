@@ -60,7 +60,7 @@ PARAMETERS: dict[str, Declared] = {
     "model": Declared("", "Model folder with its manifest.yaml. Empty: the shipped models/walkocc_lite."),
     "tasks": Declared(list(TASKS), "What to publish of what the model answers.", choices=TASKS, fixed=True),
     "backend": Declared("onnxruntime", "Inference engine.", choices=BACKENDS),
-    "device": Declared("auto", "Where to infer; a device asked for by name is obtained, or see allow_cpu.", choices=DEVICES),
+    "device": Declared("auto", "Where to infer; if it cannot be had, allow_cpu decides.", choices=DEVICES),
     "variant": Declared("", "Variant of the model, such as fp32 or int8. Empty: the best one for the device."),
     "allow_cpu": Declared(True, "Run on the CPU where the device asked for cannot be had, instead of refusing."),
     "threads": Declared(0, "Threads of one operator on the CPU; 0 takes one per core.", 0, 256),

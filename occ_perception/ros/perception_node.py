@@ -109,8 +109,8 @@ class PerceptionNode(LifecycleNode):
 
     def _fail(self, why: str) -> TransitionCallbackReturn:
         self._free()
-        self._failure, self._loading = why, False
-        self.get_logger().error(f"cannot be configured: {why}")
+        self._failure, self._loading = f"cannot be configured: {why}", False
+        self.get_logger().error(self._failure)
         self.publish_diagnostics()
         return _FAILURE
 
@@ -141,6 +141,17 @@ class PerceptionNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and begin to answer."""
+        try:
+            return self._begin(state)
+        except Exception as error:  # rclpy would turn it into an error state without a word
+            self._still()
+            super().on_deactivate(state)
+            self._failure = f"cannot be activated: {type(error).__name__}: {error}"
+            self.get_logger().error(self._failure)
+            self.publish_diagnostics()
+            return _FAILURE
+
+    def _begin(self, state: LifecycleState) -> TransitionCallbackReturn:
         made = self._made
         assert made is not None  # by the life cycle
         parameters, rig = made.parameters, made.rig
@@ -160,6 +171,7 @@ class PerceptionNode(LifecycleNode):
         self._health = health
         self._worker.start()
         self._subscribe(made, inbox, health)
+        self._failure = ""
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -197,6 +209,9 @@ class PerceptionNode(LifecycleNode):
         if self._made is not None:
             self._made.outputs.destroy()
         self._made = None
+        self._failure = ""
+        self._unheard.clear()
+        gc.unfreeze()  # what was frozen after configuring may be garbage now
 
     def destroy_node(self) -> None:
         """Stop the worker before the handles go."""
@@ -255,14 +270,15 @@ class PerceptionNode(LifecycleNode):
     def _own_status(self) -> DiagnosticStatus:
         """Status of the node itself: lifecycle state, engine, provider, readers that cannot hear it."""
         values = {"state": self._state_machine.current_state[1]}
-        level, text = (ERROR, f"cannot be configured: {self._failure}") if self._failure else (OK, "unconfigured")
-        text = "loading the model" if self._loading else text
+        level, text = OK, "loading the model" if self._loading else "unconfigured"
         if self._made is not None:
             engine, asked = self._made.engine, self._made.parameters.device
             values |= {field: str(value) for field, value in asdict(engine).items()} | {"rig": self._made.rig.name}
             level, text = OK, str(self._made)
             if asked in ("cuda", "tensorrt") and engine.device != asked:
                 level, text = WARN, f"{text}, although {asked} was asked for"
+        if self._failure:
+            level, text = ERROR, self._failure
         if self._unheard:
             level = max(level, WARN)
             text += "; readers that cannot hear: " + ", ".join(f"{t} ({p})" for t, p in sorted(self._unheard.items()))

@@ -99,8 +99,10 @@ class Recorder(Node):
             try:
                 self._writer.write_raw(*item)
                 self.recorded[item[0]] += 1
-            except (OccPerceptionError, OSError) as error:  # such as a full disk
-                self.failure = error if isinstance(error, OccPerceptionError) else OccPerceptionError(str(error))
+            except Exception as error:  # such as a full disk; whatever it was, the queue must not run full
+                self.failure = (error if isinstance(error, OccPerceptionError)
+                                else OccPerceptionError(f"{type(error).__name__}: {error}", where=item[0]))
+                self.get_logger().error(f"nothing is recorded any more: {self.failure}")
 
     def finish(self) -> None:
         """Write what still waits; afterwards nothing is taken any more."""

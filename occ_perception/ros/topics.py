@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
 from occ_perception.calibration import Rig
 from occ_perception.recordings import frames
 
 NODE = "perception_node"
 VOXELS, TRAJECTORY = f"/{NODE}/output/voxels", f"/{NODE}/output/trajectory"
 DIAGNOSTICS = "/diagnostics"
+
+
+def rig_of_parameters(params_file: Path, node: str = NODE) -> str:
+    """The parameter `rig` that a ROS parameter file sets for the node (or for all by `/**`); empty if it sets none."""
+    content = yaml.safe_load(params_file.read_text(encoding="utf-8"))
+    rig = ""
+    for name, section in content.items() if isinstance(content, Mapping) else ():
+        if name == "/**" or str(name).rpartition("/")[2] == node:
+            parameters: Any = section.get("ros__parameters") if isinstance(section, Mapping) else None
+            rig = str((parameters or {}).get("rig") or rig)
+    return rig
 
 
 def input_remappings(rig: Rig) -> list[tuple[str, str]]:

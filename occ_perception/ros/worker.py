@@ -114,6 +114,9 @@ class Worker:
         if 0 < self._max_age_ms < age_ms:
             self._health.too_old(age_ms / 1e3)
             return
+        if 0 < self._max_age_ms < -age_ms:
+            self._health.frame_dropped("from_the_future")
+            return
         anchor: Arrival = synced.payloads[self._synchroniser.anchor]
         try:
             frame = self._assembler.assemble(_messages(synced))

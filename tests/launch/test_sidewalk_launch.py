@@ -15,7 +15,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH_FILE = ROOT / "launch" / "sidewalk.launch.py"
 ARGUMENTS = {
-    "namespace": "", "params_file": "config/sidewalk.yaml", "rig": "calibration/sidewalk_wheeled.yaml", "model": "",
+    "namespace": "", "params_file": "config/sidewalk.yaml", "rig": "", "model": "",
     "backend": "", "use_sim_time": "false", "bag": "", "rviz": "false", "autostart": "true", "respawn": "false",
     "log_level": "info",
 }

@@ -28,11 +28,12 @@ class Stage:
         self.inbox = Inbox(frozenset({"odometry"}))
         self.done, self.logged, self.running = threading.Semaphore(0), [], True
         self.resets: list[str] = []
+        self.now_ns = 0
         self.step: Any = lambda frame: SimpleNamespace(timings_ms={"engine": 1.0})
         self.worker = Worker(
             self.inbox, Synchroniser("front"), OdometryBuffer(), SimpleNamespace(assemble=lambda s: s, drops=Counter()),
             SimpleNamespace(step=lambda frame: self.step(frame), reset=self.resets.append),
-            lambda result: self.done.release(), self.health, now_ns=lambda: 0, max_age_ms=500.0, wait_s=0.0,
+            lambda result: self.done.release(), self.health, now_ns=lambda: self.now_ns, max_age_ms=500.0, wait_s=0.0,
             log_error=self._log, alive=lambda: self.running)
         self.worker.start()
 
@@ -104,3 +105,20 @@ def test_after_ros_was_shut_down_an_error_ends_the_thread_quietly(stage: Any) ->
     assert met.wait(5.0)
     stage.worker.stop()
     assert stage.logged == []
+
+
+def test_a_stamp_far_ahead_of_the_clock_is_dropped_and_counted(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted, count = [], stage.health.frame_dropped
+
+    def counting(reason: str, number: int = 1) -> None:
+        count(reason, number)
+        counted.append(reason)
+        stage.done.release()
+
+    monkeypatch.setattr(stage.health, "frame_dropped", counting)
+    stage.now_ns = 1_000_000_000
+    stage.image(1_600_000_000)
+    assert counted == ["from_the_future"]
+    stage.now_ns = 1_700_000_000
+    stage.image(1_700_000_000)
+    assert stage.frames()["answered"] == "1"
