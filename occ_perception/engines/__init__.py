@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from occ_perception.engines.base import Engine, EngineDescription, State, load_engine
+from occ_perception.engines.base import Engine, EngineDescription, State
+from occ_perception.engines.load import load_engine
 from occ_perception.engines.manifest import (
     Manifest,
     RangeBinsSpec,

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from occ_perception.engines.base import load_engine
+from occ_perception.engines.load import load_engine
 from occ_perception.engines.manifest import Manifest
 
 
