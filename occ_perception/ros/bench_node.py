@@ -19,7 +19,7 @@ from occ_perception.recordings.frames import sensor_topics
 from occ_perception.ros.demo import private_domain, start_node, start_recorder
 from occ_perception.ros.diagnostics import as_dict
 from occ_perception.ros.environment import use_transport_profile
-from occ_perception.ros.processes import Operator
+from occ_perception.ros.processes import Operator, ProcessError
 from occ_perception.ros.topics import DIAGNOSTICS, NODE, TRAJECTORY, VOXELS
 
 IMAGE_HZ = 10.0
@@ -125,6 +125,8 @@ def _compare(bag: Path, anchor: str) -> tuple[int, int, dict[str, float]]:
         for topic, time_ns, message in reader.messages(list(recorded)):
             recorded[topic][stamp_ns(message.header)] = time_ns
     grids = recorded[VOXELS]
+    if not grids:
+        raise ProcessError("the node answered no image", where="bench", fix="Look at its diagnostics: drops by reason")
     # The recorder hears the images a moment before or after the node does: count from the first grid on.
     images = [stamp for stamp in recorded[anchor] if stamp >= min(grids)]
     delays_ms = [(grids[stamp] - stamp) / 1e6 for stamp in images if stamp in grids]

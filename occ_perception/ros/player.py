@@ -27,6 +27,8 @@ from occ_perception.ros.interrupts import end_in_peace
 from occ_perception.ros.messages import message_class
 
 _LATCHED_TOPICS = frozenset({"/tf_static"})
+_NEVER_UNASKED = ("/clock", "/diagnostics")
+"""What living nodes publish themselves; a recorded copy beside it would be a second voice. So are `*/output/*`."""
 _SECOND_NS = 1_000_000_000
 _SETTLE_S = 0.5
 """A reader learns of us a moment after we learn of it; what a best-effort reader misses until then is lost."""
@@ -50,13 +52,25 @@ class Timeline:
 
 
 def restamped(data: bytes, timeline: Timeline) -> bytes:
-    """A serialised message whose first field is a header, with its stamp moved to wall time."""
+    """A serialised message whose first field is a header, with its stamp moved to wall time.
+
+    A stamp of zero says that there is none and stays. Raises RecordingError where the moved stamp is no time of ROS.
+    """
     order = "<" if data[1] & 1 else ">"
     seconds, nanoseconds = struct.unpack_from(f"{order}iI", data, 4)
+    if not (seconds or nanoseconds):
+        return bytes(data)
     stamp_ns = timeline.wall(seconds * _SECOND_NS + nanoseconds)
+    if not 0 <= stamp_ns < 2**31 * _SECOND_NS:
+        raise RecordingError(f"a stamp of {seconds} s is too far from the bag's own time to be moved", where="player",
+                             fix="Play without --restamp")
     patched = bytearray(data)
     struct.pack_into(f"{order}iI", patched, 4, *divmod(stamp_ns, _SECOND_NS))
     return bytes(patched)
+
+
+def _of_living_nodes(topic: str) -> bool:
+    return topic in _NEVER_UNASKED or "/output/" in topic
 
 
 def _begins_with_header(cls: Any) -> bool:
@@ -71,7 +85,8 @@ class Player:
     Args:
         node: whose publishers are used; nobody needs to spin it.
         reader: an open bag.
-        topics: which topics to play; None plays all whose message package is installed.
+        topics: which topics to play; None plays all whose message package is installed, but neither /clock nor
+            /diagnostics nor what a node put out (`*/output/*`).
         rate: 2.0 plays twice as fast.
         restamp: move header stamps to wall time, as if the sensors were alive now.
         clock_hz: publish /clock with the bag's time at this rate; 0 does not.
@@ -92,7 +107,7 @@ class Player:
         self._publishers: dict[str, Any] = {}
         self._restamped: set[str] = set()
         for topic, type_name in sorted(reader.topics.items()):
-            if topics is not None and topic not in topics:
+            if topic not in topics if topics is not None else _of_living_nodes(topic):
                 continue
             try:
                 cls = message_class(type_name)
@@ -182,7 +197,8 @@ def parser() -> argparse.ArgumentParser:
     """Command line of the player."""
     result = argparse.ArgumentParser(prog="bag_player", description="Publish a bag in its own time.")
     result.add_argument("bag", help="rosbag2 folder, .mcap or .db3 file")
-    result.add_argument("--topics", nargs="+", metavar="TOPIC", help="play only these (default: all)")
+    result.add_argument("--topics", nargs="+", metavar="TOPIC",
+                        help="play only these (default: all but /clock, /diagnostics and */output/*)")
     result.add_argument("--rate", type=float, default=1.0, help="2.0 plays twice as fast (default 1.0)")
     result.add_argument("--loop", action="store_true", help="begin again at the end")
     result.add_argument("--restamp", action="store_true", help="move header stamps to now, as living sensors would")

@@ -14,7 +14,7 @@ from occ_perception.errors import RecordingError
 from occ_perception.recordings.bag import BagReader, BagWriter
 from occ_perception.recordings.encode import MessageEncoder
 from occ_perception.recordings.messages import make, typestore
-from occ_perception.ros.player import Timeline, restamped
+from occ_perception.ros.player import Timeline, _of_living_nodes, restamped
 from occ_perception.types import CameraImage, Odometry
 
 pytestmark = pytest.mark.ros
@@ -113,6 +113,24 @@ def test_restamping_changes_the_stamp_and_nothing_else() -> None:
     assert back.header.stamp.sec * 10**9 + back.header.stamp.nanosec == LATER_NS + 250
     assert moved[:4] == data[:4]
     assert moved[12:] == data[12:]
+
+
+def test_a_stamp_of_zero_stays_and_one_that_ros_cannot_hold_is_refused() -> None:
+    def stamped(stamp_ns: int) -> bytes:
+        message = MessageEncoder(make).odometry(Odometry(stamp_ns, np.eye(4)))
+        return bytes(typestore().serialize_cdr(message, message.__msgtype__))
+
+    assert restamped(stamped(0), Timeline(START_NS, LATER_NS, 1.0)) == stamped(0)
+    with pytest.raises(RecordingError, match="too far"):
+        restamped(stamped(5), Timeline(START_NS, LATER_NS, 0.1))
+
+
+@pytest.mark.parametrize(("topic", "played"), [
+    ("/clock", False), ("/diagnostics", False), ("/perception_node/output/voxels", False), ("/odometry", True),
+    ("/truth/occupancy", True),
+])
+def test_what_living_nodes_say_is_not_played_unasked(topic: str, played: bool) -> None:
+    assert _of_living_nodes(topic) is not played
 
 
 def test_a_timeline_at_double_rate_halves_distances() -> None:

@@ -104,4 +104,5 @@ def test_the_bench_of_the_node_counts_every_image(
     assert figures.images - figures.answered <= sum(figures.drops.values())
     assert 0 < figures.p("receive_to_publish", 50) <= figures.p("receive_to_publish", 95)
     assert figures.end_to_end_ms["p50"] > 0
+    assert figures.rss_mb
     assert all(50 < rss < 2000 for rss in figures.rss_mb)
