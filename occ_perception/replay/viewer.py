@@ -104,7 +104,7 @@ def write_view(grids: Sequence[VoxelGrid], path: Path) -> None:
               "args": ["visible", [at // per_grid == number for at in range(per_grid * len(grids))]]}
              for number, grid in enumerate(grids)]
     figure.update_layout(
-        sliders=[{"steps": steps}] if len(grids) > 1 else [], margin={"l": 0, "r": 0, "t": 0, "b": 0},
+        sliders=[{"steps": steps}] if len(grids) > 1 else [], margin={"l": 20, "r": 20, "t": 40, "b": 30},
         scene={"aspectmode": "data", "xaxis_title": "x forward, m", "yaxis_title": "y left, m", "zaxis_title": "z, m",
                "camera": {"eye": {"x": -1.4, "y": -0.5, "z": 0.9}}})
     path.parent.mkdir(parents=True, exist_ok=True)
