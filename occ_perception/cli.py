@@ -129,7 +129,7 @@ def bench(
 
 @app.command()
 def simulate(
-    split: Annotated[str, typer.Argument(help="Name of a split: train, val, test, night, districts, embodiments.")],
+    split: Annotated[str, typer.Argument(help="Name of a split, such as train, val or test; a wrong one lists them all.")],
     root: Annotated[Path, typer.Option(help="Folder that holds the splits; this one goes into ROOT/SPLIT.")],
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     limit: Annotated[int | None, typer.Option(min=1, help="At most about so many frames (whole scenes).")] = None,

@@ -15,55 +15,71 @@ from occ_perception.geometry import VoxelGridSpec
 from occ_perception.types import FlowField
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Sensor data and truth of one instant.
+@dataclass(frozen=True, kw_only=True)
+class ImageSample:
+    """Images of one instant with their classes, and nothing in 3D: what a robot without a LiDAR can contribute.
 
     Attributes:
         scene, index: which frame of which scene; frames of a scene are consecutive in time.
         stamp_ns: of the anchor camera.
         rig: the sensors that took it.
-        spec: geometry of the grid.
         images: uint8 RGB [H, W, 3] by camera.
-        T_grid_base: [4, 4], tilt of the base in the gravity-aligned grid frame.
-        T_world_grid: [4, 4], to relate the frames of a scene.
-        labels: uint8 [nx, ny, nz], 255 unknown.
-        visible: bool [nx, ny, nz], some sensor has a line of sight to the cell.
         semantics: uint8 [H, W] by camera; 0 background, 14 outside the field of view.
-        range_m: float32 [H, W] by camera, along the ray; 0 where nothing returns.
-        waypoints_m: float32 [10, 2] in the grid frame, 0.5 s apart, or None where the future is not long enough.
-        instance_rows: uint16 [nx, ny, nz], 0 none, else 1 + row of `track_ids` uint64 [M].
-        flow: velocity of the moving cells, or None where the data set has none.
+        T_grid_base: [4, 4], tilt of the base in the gravity-aligned grid frame.
     """
 
     scene: str
     index: int
     stamp_ns: int
     rig: Rig
-    spec: VoxelGridSpec
     images: Mapping[str, NDArray[np.uint8]]
+    semantics: Mapping[str, NDArray[np.uint8]]
     T_grid_base: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        self._require_image_sizes("semantics", self.semantics)
+
+    def _require_image_sizes(self, name: str, truth: Mapping[str, NDArray[np.generic]]) -> None:
+        for camera, image in self.images.items():
+            if camera in truth and truth[camera].shape != image.shape[:2]:
+                raise ShapeError(f"must be {image.shape[:2]}, got {truth[camera].shape}",
+                                 where=f"sample: {name} of {camera}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(ImageSample):
+    """Sensor data and truth of one instant.
+
+    Attributes:
+        spec: geometry of the grid.
+        T_world_grid: [4, 4], to relate the frames of a scene.
+        labels: uint8 [nx, ny, nz], 255 unknown.
+        visible: bool [nx, ny, nz], some sensor has a line of sight to the cell.
+        range_m: float32 [H, W] by camera, along the ray; 0 where nothing returns.
+        points_m: float32 [P, 3], one deskewed LiDAR scan in the base frame; None where there was no LiDAR.
+        waypoints_m: float32 [10, 2] in the grid frame, 0.5 s apart, or None where the future is not long enough.
+        instance_rows: uint16 [nx, ny, nz], 0 none, else 1 + row of `track_ids` uint64 [M].
+        flow: velocity of the moving cells, or None where the data set has none.
+    """
+
+    spec: VoxelGridSpec
     T_world_grid: NDArray[np.float64]
     labels: NDArray[np.uint8]
     visible: NDArray[np.bool_]
-    semantics: Mapping[str, NDArray[np.uint8]]
     range_m: Mapping[str, NDArray[np.float32]]
+    points_m: NDArray[np.float32] | None = None
     waypoints_m: NDArray[np.float32] | None = None
     instance_rows: NDArray[np.uint16] | None = None
     track_ids: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
     flow: FlowField | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_image_sizes("range_m", self.range_m)
         for name in ("labels", "visible", "instance_rows"):
             array = getattr(self, name)
             if array is not None and array.shape != self.spec.shape:
                 raise ShapeError(f"must be {self.spec.shape}, got {array.shape}", where=f"sample: {name}")
-        for camera, image in self.images.items():
-            for name in ("semantics", "range_m"):
-                truth = getattr(self, name).get(camera)
-                if truth is not None and truth.shape != image.shape[:2]:
-                    raise ShapeError(f"must be {image.shape[:2]}, got {truth.shape}",
-                                     where=f"sample: {name} of {camera}")
 
 
 class Dataset(Protocol):

@@ -11,20 +11,25 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from occ_perception.calibration import Rig, load_rig, save_rig
-from occ_perception.datasets.sample import Sample
-from occ_perception.datasets.scene_folder import read_yaml, write_sample
+from occ_perception.datasets.sample import ImageSample, Sample
+from occ_perception.datasets.scene_folder import read_yaml, write_images, write_sample
 from occ_perception.errors import DatasetError
+from occ_perception.geometry import se3
 from occ_perception.simulation.scene import World
-from occ_perception.simulation.sim import SidewalkSim, SimFrame
+from occ_perception.simulation.sim import SidewalkSim
 from occ_perception.simulation.splits import RIGS, SIM_VERSION, SceneSpec, Split
 from occ_perception.simulation.world import make_world
+from occ_perception.taxonomy import SIDEWALK
 
 
 @dataclass(frozen=True)
@@ -56,18 +61,33 @@ def build_world(spec: SceneSpec) -> World:
     return make_world(spec.seed, spec.district, spec.night, spec.embodiment, spec.duration_s)
 
 
-def to_sample(frame: SimFrame, scene: str, index: int, sim: SidewalkSim) -> Sample:
-    """What a data set keeps of a simulated frame."""
+def image_sample(sim: SidewalkSim, scene: str, index: int, time_s: float) -> ImageSample:
+    """What a robot without LiDAR contributes: its images, their classes and its tilt."""
+    instant = sim.instant(time_s)
+    views = {camera.name: sim.view(camera.name, time_s, instant) for camera in sim.rig.cameras}
+    T_world_base = sim.world.robot.pose_at(time_s)
+    return ImageSample(
+        scene=scene, index=index, stamp_ns=sim.stamp_ns(time_s), rig=sim.rig,
+        images={name: view.image for name, view in views.items()},
+        semantics={name: view.semantics for name, view in views.items()},
+        T_grid_base=se3.invert(se3.gravity_aligned(T_world_base)) @ T_world_base)
+
+
+def full_sample(sim: SidewalkSim, scene: str, index: int, time_s: float) -> Sample:
+    """What a data set keeps of a simulated instant."""
+    frame = sim.frame(time_s, clouds=False)
     truth = frame.truth
     return Sample(
-        scene, index, frame.stamp_ns, sim.rig, truth.grid.spec, {n: v.image for n, v in frame.views.items()},
-        truth.T_grid_base, truth.T_world_grid, truth.grid.labels, truth.visible,
-        {n: v.semantics for n, v in frame.views.items()}, {n: v.range_m for n, v in frame.views.items()},
-        None if truth.trajectory is None else truth.trajectory.positions_m, truth.grid.instance_rows,
-        truth.grid.track_ids, truth.flow)
+        scene=scene, index=index, stamp_ns=frame.stamp_ns, rig=sim.rig,
+        images={name: view.image for name, view in frame.views.items()},
+        semantics={name: view.semantics for name, view in frame.views.items()}, T_grid_base=truth.T_grid_base,
+        spec=truth.grid.spec, T_world_grid=truth.T_world_grid, labels=truth.grid.labels, visible=truth.visible,
+        range_m={name: view.range_m for name, view in frame.views.items()}, points_m=sim.points_m(time_s),
+        waypoints_m=None if truth.trajectory is None else truth.trajectory.positions_m,
+        instance_rows=truth.grid.instance_rows, track_ids=truth.grid.track_ids, flow=truth.flow)
 
 
-def write_scene(spec: SceneSpec, folder: Path, rigs: Path) -> str:
+def write_scene(spec: SceneSpec, folder: Path, rigs: Path, images_only: bool = False) -> str:
     """One scene into `folder` (written beside and renamed); returns its content hash. A finished one is left alone.
 
     Raises:
@@ -75,7 +95,7 @@ def write_scene(spec: SceneSpec, folder: Path, rigs: Path) -> str:
     """
     rig = load_rig(rigs / f"{RIGS[spec.embodiment]}.yaml")
     if (folder / "scene.yaml").is_file():
-        return _finished(spec, rig, folder)
+        return _finished(spec, rig, folder, images_only)
     beside = folder.with_name(f"{folder.name}.tmp{os.getpid()}")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
@@ -83,12 +103,20 @@ def write_scene(spec: SceneSpec, folder: Path, rigs: Path) -> str:
         save_rig(rig, beside / "rig.yaml")
         world = build_world(spec)
         sim = SidewalkSim(world, rig)
+        about: dict[str, Any] = {"version": SIM_VERSION, "content_hash": "", **asdict(spec),
+                                 "images_only": images_only}
+        if images_only:
+            about["tilts"] = []
         for index, time_s in enumerate(spec.times_s()):
-            write_sample(beside, to_sample(sim.frame(time_s, clouds=False), spec.name, index, sim))
+            if images_only:
+                images = image_sample(sim, spec.name, index, time_s)
+                write_images(beside, images)
+                about["tilts"].append(_tilt(images.T_grid_base))
+            else:
+                write_sample(beside, full_sample(sim, spec.name, index, time_s))
         digest = hashlib.sha256((SIM_VERSION + world.content_hash()).encode())
         digest.update((beside / "rig.yaml").read_bytes())
-        content_hash = digest.hexdigest()
-        about = {"version": SIM_VERSION, "content_hash": content_hash, **asdict(spec)}
+        about["content_hash"] = content_hash = digest.hexdigest()
         (beside / "scene.yaml").write_text(yaml.safe_dump(about, sort_keys=False))
         os.replace(beside, folder)
     except BaseException:
@@ -97,9 +125,15 @@ def write_scene(spec: SceneSpec, folder: Path, rigs: Path) -> str:
     return content_hash
 
 
-def _finished(spec: SceneSpec, rig: Rig, folder: Path) -> str:
+def _tilt(T_grid_base: NDArray[np.float64]) -> list[float]:
+    """Roll and pitch, radians: T_grid_base = Ry(pitch) Rx(roll)."""
+    return [float(np.arctan2(-T_grid_base[1, 2], T_grid_base[1, 1])),
+            float(np.arctan2(-T_grid_base[2, 0], T_grid_base[0, 0]))]
+
+
+def _finished(spec: SceneSpec, rig: Rig, folder: Path, images_only: bool) -> str:
     about = read_yaml(folder / "scene.yaml")
-    wanted = {"version": SIM_VERSION, **asdict(spec)}
+    wanted = {"version": SIM_VERSION, **asdict(spec), "images_only": images_only}
     differs = [f"{key} is {about.get(key)!r}, not {value!r}"
                for key, value in wanted.items() if about.get(key) != value]
     if not differs and load_rig(folder / "rig.yaml").model_dump() != rig.model_dump():
@@ -143,7 +177,8 @@ def generate(split: Split, root: Path, rigs: Path, workers: int = 2, limit: int 
             progress.advance(task)
     elapsed_s = time.perf_counter() - started
     digest = hashlib.sha256("".join(hashes[scene.name] for scene in split.scenes).encode()).hexdigest()
-    about = {"split": split.name, "version": SIM_VERSION, "content_hash": digest, "frames": split.frames,
+    about = {"split": split.name, "version": SIM_VERSION, "content_hash": digest, "taxonomy": SIDEWALK.name,
+             "images_only": split.images_only, "frames": split.frames,
              "specification_hash": split.specification_hash(),
              "scenes": [{"name": scene.name, "frames": scene.frames} for scene in split.scenes]}
     beside = folder / f"split.yaml.tmp{os.getpid()}"
@@ -160,11 +195,12 @@ def _run(split: Split, folder: Path, rigs: Path, workers: int) -> Iterator[tuple
     """Name and content hash of every scene as it is finished."""
     if workers <= 1:
         for scene in split.scenes:
-            yield scene.name, write_scene(scene, folder / scene.name, rigs)
+            yield scene.name, write_scene(scene, folder / scene.name, rigs, split.images_only)
         return
     context = multiprocessing.get_context("spawn")  # Embree and OpenCV have threads, which do not survive a fork
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
-        jobs = {pool.submit(write_scene, scene, folder / scene.name, rigs): scene for scene in split.scenes}
+        jobs = {pool.submit(write_scene, scene, folder / scene.name, rigs, split.images_only): scene
+                for scene in split.scenes}
         try:
             for job in as_completed(jobs):
                 yield jobs[job].name, job.result()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from occ_perception.calibration import Rig
 from occ_perception.errors import ConfigurationError
-from occ_perception.geometry import SIDEWALK_GRID, VoxelGridSpec
+from occ_perception.geometry import SIDEWALK_GRID, VoxelGridSpec, se3
 from occ_perception.simulation import lidar as lidars
 from occ_perception.simulation import motion
 from occ_perception.simulation.lidar import LidarModel
@@ -102,6 +102,18 @@ class SidewalkSim:
         return lidars.sweep(self.lidar, lidar, lambda t: self.world.robot.pose_at(t) @ nominal, start_s,
                             self.stamp_ns(start_s, lidar),
                             instant or self.instant(start_s + self.lidar.sweep_s / 2), self._rng(start_s, lidar))
+
+    def points_m(self, time_s: float, instant: Instant | None = None) -> NDArray[np.float32]:
+        """One turn of all LiDARs as a perfect deskewing leaves it, in the base frame at `time_s`, float32 [P, 3]."""
+        instant = instant or self.instant(time_s)
+        T_world_base, parts = self.world.robot.pose_at(time_s), [np.zeros((0, 3), np.float32)]
+        for lidar in self.rig.lidars:
+            T_base_lidar = lidar.T_base_lidar @ self.errors.extrinsic.get(lidar.name, np.eye(4))
+            T_world_lidar = T_world_base @ T_base_lidar
+            cloud = lidars.sweep(self.lidar, lidar.name, lambda _, T=T_world_lidar: T, time_s,
+                                 self.stamp_ns(time_s, lidar.name), instant, self._rng(time_s, lidar.name))
+            parts.append(se3.apply(T_base_lidar, cloud.points_m).astype(np.float32))
+        return np.concatenate(parts)
 
     def truth(self, time_s: float) -> Truth:
         """The truth in the grid; its stamp is that of the first camera, the anchor."""

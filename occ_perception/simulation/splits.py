@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import cycle
 
 from occ_perception.errors import ConfigurationError
@@ -19,6 +19,7 @@ RIGS: dict[Embodiment, str] = {"wheeled": "sidewalk_wheeled", "quadruped": "quad
 """Rig file of each embodiment, in `calibration/`."""
 
 _FAMILIAR: tuple[District, ...] = ("touristy", "residential")
+_OTHER_BODIES: tuple[Embodiment, ...] = ("quadruped", "wheelchair", "humanoid")
 _FUTURE_S = 5.0
 _START_S = 0.5
 
@@ -50,10 +51,11 @@ class SceneSpec:
 
 @dataclass(frozen=True)
 class Split:
-    """A named list of scenes."""
+    """A named list of scenes. `images_only`: their samples are images with 2D labels, as of robots without LiDAR."""
 
     name: str
     scenes: tuple[SceneSpec, ...]
+    images_only: bool = False
 
     @property
     def frames(self) -> int:
@@ -77,14 +79,14 @@ class Split:
                 break
             kept.append(scene)
             count += scene.frames
-        return Split(self.name, tuple(kept))
+        return replace(self, scenes=tuple(kept))
 
 
 def _split(name: str, first_seed: int, scenes: int, frames: int, districts: Sequence[District] = _FAMILIAR,
-           night: bool = False, embodiments: Sequence[Embodiment] = ("wheeled",)) -> Split:
+           night: bool = False, embodiments: Sequence[Embodiment] = ("wheeled",), images_only: bool = False) -> Split:
     district, embodiment = cycle(districts), cycle(embodiments)
     return Split(name, tuple(SceneSpec(first_seed + k, next(district), night, next(embodiment), frames)
-                             for k in range(scenes)))
+                             for k in range(scenes)), images_only)
 
 
 SPLITS: dict[str, Split] = {
@@ -94,10 +96,19 @@ SPLITS: dict[str, Split] = {
         _split("test", 3_000_000, 40, 10),
         _split("night", 4_000_000, 20, 10, night=True),
         _split("districts", 5_000_000, 20, 10, districts=("commercial",)),
-        _split("embodiments", 6_000_000, 20, 10, embodiments=("quadruped", "wheelchair", "humanoid")),
+        _split("embodiments", 6_000_000, 20, 10, embodiments=_OTHER_BODIES),
+        _split("trunk", 7_000_000, 150, 8, images_only=True),
+        _split("images_day", 8_000_000, 60, 8, images_only=True),
+        _split("images_night", 9_000_000, 60, 8, night=True, images_only=True),
+        _split("images_embodiments", 10_000_000, 60, 8, embodiments=_OTHER_BODIES, images_only=True),
+        _split("paths", 11_000_000, 200, 10),
     )
 }
-"""train, val and test share districts, daylight and body; night, districts and embodiments each shift one of them."""
+"""train, val and test share districts, daylight and body; night, districts and embodiments each shift one of them.
+
+`trunk` is what image encoders are pretrained on: no night, no other body. `images_...` are the 2D-only images of hybrid
+training. `paths` is like test and large enough for rates of rare events. No world is in two splits.
+"""
 
 
 def get_split(name: str) -> Split:
