@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ CHECKPOINT = "checkpoint.safetensors"
 MODEL = "model.safetensors"
 LOG = "log.jsonl"
 SUMMARY = "summary.json"
+SCHEDULES = ("cosine", "step")
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,13 @@ class TrainingConfig:
         checkpoint_minutes: time between checkpoints.
         prior_samples: samples whose labels give the class weights and the first bias.
         calibration_samples: validation samples on which the final decision is calibrated; 0: not at all.
+        extra_images: samples taken, evenly spread, from each of these 2D-only splits (hybrid training, section 3.2).
+        images_per_batch: 2D-only samples added to the `batch_size` paired ones in each step.
+        rays: rays drawn per image for the 2D-3D consistency loss; 0: none.
+        schedule: after the warm-up a cosine to zero, or steps: x0.1 at 2/3 and 8/9 of what is left.
+        trunk: pretrained backbone and neck to start from (`training.trunk`), or None.
+        device: of torch, such as `cpu` or `cuda`.
+        loaders: threads that make batches ahead.
     """
 
     data: Path
@@ -90,13 +98,20 @@ class TrainingConfig:
     calibration_samples: int = 60
     loss: LossConfig = field(default_factory=LossConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    extra_images: Mapping[str, int] = field(default_factory=dict)
+    images_per_batch: int = 0
+    rays: int = 0
+    schedule: Literal["cosine", "step"] = "cosine"
+    trunk: Path | None = None
+    device: str = "cpu"
+    loaders: int = 1
 
     def __post_init__(self) -> None:
         faults = []
         if self.steps is None and self.max_minutes is None:
             faults.append("steps or max_minutes must be given")
         positive = ("steps", "max_minutes", "batch_size", "learning_rate", "gradient_clip", "threads",
-                    "validate_every", "validation_samples", "checkpoint_minutes", "prior_samples")
+                    "validate_every", "validation_samples", "checkpoint_minutes", "prior_samples", "loaders")
         for name in positive:
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -106,19 +121,29 @@ class TrainingConfig:
                 faults.append(f"{name} must be in [0, 1), got {getattr(self, name)}")
         if self.weight_decay < 0:
             faults.append(f"weight_decay must be at least 0, got {self.weight_decay}")
+        faults += [f"{name} must be at least 0, got {getattr(self, name)}" for name in ("images_per_batch", "rays")
+                   if getattr(self, name) < 0]
+        faults += [f"extra_images of {split} must be positive, got {count}"
+                   for split, count in self.extra_images.items() if count < 1]
+        if self.schedule not in SCHEDULES:
+            faults.append(f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
         if faults:
             raise ConfigurationError(faults, where="TrainingConfig")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {**asdict(self), "data": str(self.data), "output": str(self.output)}
+        trunk = None if self.trunk is None else str(self.trunk)
+        return {**asdict(self), "data": str(self.data), "output": str(self.output), "trunk": trunk}
 
 
-def learning_rate_factor(progress: float, warmup: float) -> float:
-    """Linear warm-up, then a cosine to zero; `progress` from 0 to 1."""
+def learning_rate_factor(progress: float, warmup: float, schedule: Literal["cosine", "step"] = "cosine") -> float:
+    """Linear warm-up, then a cosine to zero, or steps: x0.1 at 2/3 and 8/9 of the rest; `progress` from 0 to 1."""
     if progress < warmup:
         return progress / warmup
-    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (progress - warmup) / (1.0 - warmup))))
+    rest = min(1.0, (progress - warmup) / (1.0 - warmup))
+    if schedule == "step":
+        return 1.0 if rest < 2 / 3 else 0.1 if rest < 8 / 9 else 0.01
+    return 0.5 * (1.0 + math.cos(math.pi * rest))
 
 
 def batch_indices(step: int, count: int, batch_size: int, seed: int) -> list[int]:
@@ -195,7 +220,8 @@ class Trainer:
             TrainingError: the loss or its gradient is not finite; parameters are as before the step.
         """
         self.network.train()
-        rate = self.config.learning_rate * learning_rate_factor(self.progress, self.config.warmup)
+        rate = self.config.learning_rate * learning_rate_factor(
+            self.progress, self.config.warmup, self.config.schedule)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bfloat16):
