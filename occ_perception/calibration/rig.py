@@ -120,6 +120,14 @@ class RigCamera(_Part):
         """The lens with its place on the robot and its mask, as projection tables take it."""
         return MountedCamera(self.camera, self.T_base_camera, self._usable)
 
+    def resized(self, height: int, width: int, mask: str | None = None) -> RigCamera:
+        """The camera of the resized image; `mask` is the mask of that size (every lens starts with fx fy cx cy)."""
+        su, sv = width / self.width, height / self.height
+        fx, fy, cx, cy, *lens = self.parameters
+        focal = (fx * su, fy * sv, (cx + 0.5) * su - 0.5, (cy + 0.5) * sv - 0.5)
+        changed = {"width": width, "height": height, "parameters": (*focal, *lens), "mask": mask}
+        return RigCamera(**{name: getattr(self, name) for name in RigCamera.model_fields} | changed)
+
 
 class RigLidar(_Part):
     """One LiDAR. `time_offset_s` is added to a message's stamp."""

@@ -89,7 +89,7 @@ def read_sample(folder: Path, index: int, rig: Rig) -> Sample:
             labels=arrays["labels"],
             visible=np.unpackbits(arrays["visible"], count=spec.size).astype(np.bool_).reshape(spec.shape),
             range_m=range_m,
-            points_m=arrays["points_mm"] * np.float32(1e-3) if len(arrays["points_mm"]) else None,
+            points_m=np.divide(points, 1000.0, dtype=np.float32) if len(points := arrays["points_mm"]) else None,
             waypoints_m=arrays["waypoints_m"] if len(arrays["waypoints_m"]) else None,
             instance_rows=rows.reshape(spec.shape), track_ids=arrays["track_ids"],
             flow=FlowField(spec, stamp_ns, arrays["flow_cells"].astype(np.int64), flow_mps,

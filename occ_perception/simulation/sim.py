@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -109,9 +109,9 @@ class SidewalkSim:
         T_world_base, parts = self.world.robot.pose_at(time_s), [np.zeros((0, 3), np.float32)]
         for lidar in self.rig.lidars:
             T_base_lidar = lidar.T_base_lidar @ self.errors.extrinsic.get(lidar.name, np.eye(4))
-            T_world_lidar = T_world_base @ T_base_lidar
-            cloud = lidars.sweep(self.lidar, lidar.name, lambda _, T=T_world_lidar: T, time_s,
-                                 self.stamp_ns(time_s, lidar.name), instant, self._rng(time_s, lidar.name))
+            standing = _constant(T_world_base @ T_base_lidar)
+            cloud = lidars.sweep(self.lidar, lidar.name, standing, time_s, self.stamp_ns(time_s, lidar.name), instant,
+                                 self._rng(time_s, lidar.name))
             parts.append(se3.apply(T_base_lidar, cloud.points_m).astype(np.float32))
         return np.concatenate(parts)
 
@@ -142,3 +142,8 @@ class SidewalkSim:
     def _rng(self, time_s: float, sensor: str) -> np.random.Generator:
         """Noise that depends on seed, sensor and time alone, whatever was asked before."""
         return np.random.default_rng([self._seed, round(time_s * 1e6), *sensor.encode()])
+
+
+def _constant(T: NDArray[np.float64]) -> Callable[[float], NDArray[np.float64]]:
+    """A pose that does not move."""
+    return lambda time_s: T

@@ -36,13 +36,18 @@ def sample_of(rig: Rig, index: int = 0) -> Sample:
     rows = np.zeros(SPEC.shape, np.uint16)
     rows[tuple(cells.T)] = rng.integers(1, 4, len(cells))
     velocity = rng.normal(size=(len(cells), 3)).astype(np.float32)
+    stamp_ns = 123_456_789_012 + index
     return Sample(
-        "scene_a", index, 123_456_789_012 + index, rig, SPEC, {"front": image}, se3.from_euler(0.01, 0.02, 0.0),
-        se3.from_euler(0.0, 0.0, 1.0, (5.0, 6.0, 0.1)), rng.integers(0, 256, SPEC.shape).astype(np.uint8),
-        rng.random(SPEC.shape) < 0.4, {"front": rng.integers(0, 15, (544, 960)).astype(np.uint8)},
-        {"front": rng.uniform(0, 70, (544, 960)).astype(np.float32)}, rng.normal(size=(10, 2)).astype(np.float32),
-        rows, np.array([3, 2**40, 9], np.uint64), FlowField(SPEC, 123_456_789_012 + index, cells, velocity,
-                                                           np.ones(len(cells), np.float32)))
+        scene="scene_a", index=index, stamp_ns=stamp_ns, rig=rig, images={"front": image},
+        semantics={"front": rng.integers(0, 15, (544, 960)).astype(np.uint8)},
+        T_grid_base=se3.from_euler(0.01, 0.02, 0.0), spec=SPEC,
+        T_world_grid=se3.from_euler(0.0, 0.0, 1.0, (5.0, 6.0, 0.1)),
+        labels=rng.integers(0, 256, SPEC.shape).astype(np.uint8), visible=rng.random(SPEC.shape) < 0.4,
+        range_m={"front": rng.uniform(0, 70, (544, 960)).astype(np.float32)},
+        points_m=rng.uniform(-30, 30, (500, 3)).astype(np.float32),
+        waypoints_m=rng.normal(size=(10, 2)).astype(np.float32), instance_rows=rows,
+        track_ids=np.array([3, 2**40, 9], np.uint64),
+        flow=FlowField(SPEC, stamp_ns, cells, velocity, np.ones(len(cells), np.float32)))
 
 
 @pytest.fixture
@@ -53,7 +58,8 @@ def root(tmp_path: Path, rig: Rig) -> Path:
     for index in range(2):
         write_sample(folder, sample_of(rig, index))
     (tmp_path / "mini" / "split.yaml").write_text(yaml.safe_dump(
-        {"version": "1", "content_hash": "abc", "scenes": [{"name": "scene_a", "frames": 2}]}))
+        {"version": "1", "content_hash": "abc", "taxonomy": "sidewalk14",
+         "scenes": [{"name": "scene_a", "frames": 2}]}))
     return tmp_path
 
 
@@ -71,6 +77,9 @@ def test_a_sample_comes_back_as_it_was(root: Path, rig: Rig) -> None:
         assert (back.flow.cells == given.flow.cells).all()
         assert (back.flow.velocity_mps == given.flow.velocity_mps).all()
         assert (back.semantics["front"] == given.semantics["front"]).all()
+        assert back.points_m is not None
+        assert given.points_m is not None
+        assert np.abs(back.points_m - given.points_m).max() <= 0.00051
         far = given.range_m["front"] > 65.5
         assert np.abs(back.range_m["front"] - given.range_m["front"])[~far].max() <= 0.00051
         assert (back.range_m["front"][far] >= 65.49).all()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import embreex  # noqa: F401
+import numpy as np
 import pytest
 import yaml
 from rich.console import Console
 
 from occ_perception.calibration import load_rig, save_rig
-from occ_perception.datasets import SimulatedDataset
+from occ_perception.datasets import ImageDataset, SimulatedDataset
 from occ_perception.errors import DatasetError
+from occ_perception.geometry import se3
 from occ_perception.simulation import generate as generation
 from occ_perception.simulation.generate import Generated, generate, write_scene
 from occ_perception.simulation.splits import SceneSpec, Split
@@ -45,6 +48,35 @@ def test_a_split_is_written_and_read_back(written: tuple[Path, Generated, str]) 
                                                   (TINY.scenes[1].name, 0)]
     assert data[2].rig.name == "quadruped"
     assert data[0].waypoints_m is not None
+
+
+def test_the_lidar_points_lie_where_the_camera_measures(written: tuple[Path, Generated, str]) -> None:
+    sample = SimulatedDataset(written[0], "tiny")[0]
+    assert sample.points_m is not None
+    camera = sample.rig.cameras[0]
+    points = se3.apply(se3.invert(camera.T_base_camera), sample.points_m)
+    pixels, valid = camera.camera.project(points)
+    columns, rows = np.rint(pixels[valid]).astype(int).T
+    measured = sample.range_m["front"][np.clip(rows, 0, camera.height - 1), np.clip(columns, 0, camera.width - 1)]
+    difference = np.abs(measured - np.linalg.norm(points[valid], axis=1))
+    assert valid.sum() > 5000
+    assert np.median(difference) < 0.03, "the two stand apart, so edges differ, surfaces do not"
+    assert (difference < 0.15).mean() > 0.9
+
+
+def test_a_split_of_images_shows_the_same_world_and_nothing_in_3d(
+    written: tuple[Path, Generated, str], tmp_path: Path
+) -> None:
+    run(tmp_path, split=replace(TINY, images_only=True))
+    data = ImageDataset(tmp_path, "tiny")
+    for image, full in zip(data, SimulatedDataset(written[0], "tiny"), strict=True):  # type: ignore[call-overload]
+        assert (image.images["front"] == full.images["front"]).all()
+        assert (image.semantics["front"] == full.semantics["front"]).all()
+        np.testing.assert_allclose(image.T_grid_base, full.T_grid_base, atol=1e-9)
+    names = {p.suffix for p in (tmp_path / "tiny").rglob("*") if p.is_file()}
+    assert names == {".yaml", ".jpg", ".png"}
+    with pytest.raises(DatasetError, match="images_only is True, not False"):
+        run(tmp_path)
 
 
 def test_a_second_run_writes_nothing(written: tuple[Path, Generated, str]) -> None:
