@@ -13,18 +13,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from occ_perception.networks.lifting import EXTRA_CHANNELS
+from occ_perception.errors import ConfigurationError
+from occ_perception.networks.bev import ChannelToHeight
+from occ_perception.networks.lifting import EXTRA_CHANNELS, LiftToBev
 from occ_perception.networks.walkocc import WalkOcc
 
 
 class WalkOccGraph(nn.Module):
-    """`WalkOcc` for one frame, ready to be exported. The given network is copied and left as it is."""
+    """`WalkOcc` for one frame, ready to be exported. The given network is copied and left as it is.
+
+    Raises:
+        ConfigurationError: the network is one of the baselines, which are there to be compared with, not deployed.
+    """
 
     def __init__(self, network: WalkOcc) -> None:
         super().__init__()
         self.network = fold_batch_norm(network)
-        self.collapse = OneFrameLift(network)
-        compare_with_free(self.network.occupancy.last, network.occupancy.classes)
+        lift, head = network.lift, self.network.occupancy
+        if network.config.lifter != "depth" or not isinstance(lift, LiftToBev) or not isinstance(head, ChannelToHeight):
+            raise ConfigurationError(["only lifter 'depth' with space 'bev' can be exported"], where="WalkOccConfig")
+        self.lift, self.head = OneFrameLift(lift), head
+        compare_with_free(cast(nn.Conv2d, head.last), head.classes)
 
     def forward(self, images: Tensor, rows: Tensor, bins: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One frame.
@@ -40,8 +49,8 @@ class WalkOccGraph(nn.Module):
         view = network.view(network.encode(images))
         depth = network.depth(view).permute(0, 2, 3, 1).flatten(0, 2).softmax(1)
         context = network.context(view).permute(0, 2, 3, 1).flatten(0, 2)
-        bev = network.bev(self.collapse(context, depth, rows, bins, weights))
-        head = network.occupancy
+        bev = network.bev(self.lift(context, depth, rows, bins, weights))
+        head = self.head
         columns = head.last(head.hidden(bev)).squeeze(0).permute(1, 2, 0)
         labels, confidence = decide(columns.reshape(*columns.shape[:2], head.classes, head.heights))
         return labels, confidence, network.trajectory(bev).squeeze(0)
@@ -61,9 +70,8 @@ def decide(margins: Tensor) -> tuple[Tensor, Tensor]:
 class OneFrameLift(nn.Module):
     """`LiftToBev` of one frame: features and depth terms meet their own weights, one matrix product each."""
 
-    def __init__(self, network: WalkOcc) -> None:
+    def __init__(self, lift: LiftToBev) -> None:
         super().__init__()
-        lift = network.lift
         norm = cast(nn.BatchNorm2d, lift.norm[0])
         scale = (norm.weight / torch.sqrt(cast(Tensor, norm.running_var) + norm.eps)).detach()
         self.bias = nn.Parameter((norm.bias - cast(Tensor, norm.running_mean) * scale).detach())

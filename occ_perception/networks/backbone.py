@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,13 @@ from torch.nn import functional
 
 BLOCKS_PER_STAGE = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
 """He et al. 2016, table 1: residual blocks in each of the four stages."""
+
+
+class Convolution(Protocol):
+    """Makes a convolution with normalisation and optional ReLU: `conv_bn` in the plane, `volume_conv_bn` in space."""
+
+    def __call__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, *,
+                 relu: bool = True) -> nn.Module: ...
 
 
 def conv_bn(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, *, relu: bool = True) -> nn.Sequential:
@@ -28,19 +35,21 @@ class ResidualBlock(nn.Module):
     The last normalisation starts at zero, so that a deep stack starts as the identity.
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int = 1, *, bottleneck: bool = False) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, *, bottleneck: bool = False,
+                 conv: Convolution = conv_bn) -> None:
         super().__init__()
         if bottleneck:
             inner = outputs // 4
-            last = conv_bn(inner, outputs, 1, relu=False)
-            self.body = nn.Sequential(conv_bn(inputs, inner, 1), conv_bn(inner, inner, 3, stride), last)
+            last = conv(inner, outputs, 1, relu=False)
+            self.body = nn.Sequential(conv(inputs, inner, 1), conv(inner, inner, 3, stride), last)
         else:
-            last = conv_bn(outputs, outputs, 3, relu=False)
-            self.body = nn.Sequential(conv_bn(inputs, outputs, 3, stride), last)
+            last = conv(outputs, outputs, 3, relu=False)
+            self.body = nn.Sequential(conv(inputs, outputs, 3, stride), last)
         self.shortcut = (
-            nn.Identity() if inputs == outputs and stride == 1 else conv_bn(inputs, outputs, 1, stride, relu=False)
+            nn.Identity() if inputs == outputs and stride == 1 else conv(inputs, outputs, 1, stride, relu=False)
         )
-        nn.init.zeros_(cast(nn.BatchNorm2d, last[1]).weight)
+        norms = [module for module in last.modules() if isinstance(module, nn.BatchNorm2d)]
+        nn.init.zeros_(norms[-1].weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.relu(self.body(x) + self.shortcut(x), inplace=True)

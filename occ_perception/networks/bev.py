@@ -1,4 +1,4 @@
-"""What happens in the bird's-eye view: the residual U-shape, the channel-to-height head and the trajectory head."""
+"""What happens after lifting: the residual U-shape, the channel-to-height head and the trajectory head."""
 
 from __future__ import annotations
 
@@ -10,24 +10,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from occ_perception.networks.backbone import ResidualBlock, conv_bn
+from occ_perception.networks.backbone import Convolution, ResidualBlock, conv_bn
 
 
-class BevEncoder(nn.Module):
-    """A residual U-shape: one block per scale on the way down, one fusing convolution per scale on the way up."""
+class UShape(nn.Module):
+    """A residual U-shape: one block per scale on the way down, one fusing convolution per scale on the way up.
 
-    def __init__(self, channels: Sequence[int]) -> None:
+    Args:
+        channels: of the scales, finest first.
+        conv: the convolution it is made of; `conv_bn` for a bird's-eye view, `volume_conv_bn` for a volume.
+    """
+
+    def __init__(self, channels: Sequence[int], conv: Convolution = conv_bn) -> None:
         super().__init__()
-        self.first = ResidualBlock(channels[0], channels[0])
+        self.first = ResidualBlock(channels[0], channels[0], conv=conv)
         pairs = list(pairwise(channels))
         self.down = nn.ModuleList(
-            nn.Sequential(conv_bn(fine, coarse, 3, 2), ResidualBlock(coarse, coarse)) for fine, coarse in pairs
+            nn.Sequential(conv(fine, coarse, 3, 2), ResidualBlock(coarse, coarse, conv=conv)) for fine, coarse in pairs
         )
-        self.reduce = nn.ModuleList(conv_bn(coarse, fine, 1, relu=False) for fine, coarse in pairs)
-        self.fuse = nn.ModuleList(conv_bn(fine, fine) for fine, _ in pairs)
+        self.reduce = nn.ModuleList(conv(coarse, fine, 1, relu=False) for fine, coarse in pairs)
+        self.fuse = nn.ModuleList(conv(fine, fine) for fine, _ in pairs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, channels[0], ny, nx] to the same shape."""
+        """[B, channels[0], ny, nx] or [B, channels[0], nz, ny, nx] to the same shape."""
         x = self.first(x)
         scales = [x]
         for down in self.down:
@@ -35,11 +40,34 @@ class BevEncoder(nn.Module):
         x = scales.pop()
         for reduce, fuse in zip(self.reduce[::-1], self.fuse[::-1], strict=True):
             fine = scales.pop()
-            x = fuse(fine + functional.interpolate(reduce(x), size=fine.shape[-2:], mode="nearest"))
+            x = fuse(fine + functional.interpolate(reduce(x), size=fine.shape[2:], mode="nearest"))
         return x
 
 
-class ChannelToHeight(nn.Module):
+class OccupancyHead(nn.Module):
+    """A head whose logits have their own bias per class and height, which starts from label frequencies."""
+
+    last: nn.Conv2d | nn.Linear
+    """The layer behind which the bias stands."""
+
+    @property
+    def height_bias(self) -> Tensor:
+        """The bias as a view [classes, nz]."""
+        raise NotImplementedError
+
+    def set_prior(self, frequencies: Tensor) -> None:
+        """Start from the frequencies [classes, nz] of the labels at each height instead of from chance."""
+        with torch.no_grad():
+            self.height_bias.copy_(frequencies.clamp(min=1e-6).log())
+            self.last.weight.mul_(0.1)
+
+    def add_offsets(self, offsets: Tensor) -> None:
+        """Add offsets [classes] to the logits of the classes at all heights."""
+        with torch.no_grad():
+            self.height_bias.add_(offsets[:, None])
+
+
+class ChannelToHeight(OccupancyHead):
     """FlashOcc's occupancy head: 3x3 convolution, then per column C -> 2C -> classes * heights."""
 
     def __init__(self, inputs: int, classes: int, heights: int, *, softplus: bool) -> None:
@@ -56,20 +84,9 @@ class ChannelToHeight(nn.Module):
         batch, _, ny, nx = logits.shape
         return logits.view(batch, self.classes, self.heights, ny, nx)
 
-    def set_prior(self, frequencies: Tensor) -> None:
-        """Start from the frequencies [classes, nz] of the labels at each height instead of from chance."""
-        with torch.no_grad():
-            self._bias.copy_(frequencies.clamp(min=1e-6).log())
-            self.last.weight.mul_(0.1)
-
-    def add_offsets(self, offsets: Tensor) -> None:
-        """Add offsets [classes] to the logits of the classes at all heights."""
-        with torch.no_grad():
-            self._bias.add_(offsets[:, None])
-
     @property
-    def _bias(self) -> Tensor:
-        """The last bias as a view [classes, heights]."""
+    def height_bias(self) -> Tensor:
+        """The last bias as a view [classes, nz]."""
         return cast(Tensor, self.last.bias).view(self.classes, self.heights)
 
 

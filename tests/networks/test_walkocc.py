@@ -99,7 +99,7 @@ def test_lift_equals_a_loop_over_samples() -> None:
 
 def test_lifting_puts_a_sample_at_its_own_column_and_height() -> None:
     nx, ny, nz = 5, 4, 3
-    module = LiftToBev(1, (nx, ny, nz), nz)
+    module = LiftToBev(3, (nx, ny, nz), nz)
     with torch.no_grad():  # output channel z passes on exactly the context feature of height z
         module.collapse.weight.zero_()
         for z in range(nz):
