@@ -9,44 +9,19 @@ from numpy.typing import NDArray
 
 from occ_perception.errors import ConfigurationError, ShapeError
 from occ_perception.geometry.grid import VoxelGridSpec
-from occ_perception.geometry.lens import jit
+from occ_perception.geometry.semantic_map import semantic_map
 from occ_perception.metrics._common import Scores, ratio, require_mergeable
 from occ_perception.taxonomy import FREE, Taxonomy
-
-
-@jit
-def _vote(labels: Any, levels: int, num_classes: int, ground: Any) -> None:
-    votes = np.zeros(num_classes, np.int64)
-    for x in range(labels.shape[0]):
-        for y in range(labels.shape[1]):
-            votes[:] = 0
-            for z in range(levels):
-                if 0 < labels[x, y, z] < num_classes:
-                    votes[labels[x, y, z]] += 1
-            ground[x, y] = np.argmax(votes)
-
-
-def semantic_map(labels: NDArray[np.uint8], grid: VoxelGridSpec, num_classes: int,
-                 ceiling_m: float) -> NDArray[np.uint8]:
-    """The grid seen from above, uint8 [nx, ny]: majority of each column's classes at or below `ceiling_m`.
-
-    Free, unknown and unclassed voxels do not vote; a column without votes is 0. Ties go to the lower id.
-    """
-    if labels.shape != grid.shape:
-        raise ShapeError(f"must be {grid.shape}, got {labels.shape}", where="semantic map: labels")
-    heights_m = grid.minimum_m[2] + (np.arange(grid.shape[2]) + 0.5) * grid.cell[2]
-    votes = np.zeros(grid.shape[:2], np.uint8)
-    _vote(labels, int((heights_m <= ceiling_m + 1e-9).sum()), num_classes, votes)
-    return votes
 
 
 class NavigationRates:
     """Means over paths of the fraction of waypoints that collide, touch grass, and keep the lane.
 
-    A waypoint's footprint is the disc of `radius_m` around it; a cell is under it when its centre is. It collides
-    when any cell under it is of an obstacle class, and touches grass when any is grass. Its ruling label is that of
-    the nearest cell with a class (under the footprint, or, when that is empty, beyond it); it keeps the lane when it
-    does not collide and the ruling label is not road.
+    A waypoint's footprint is the disc of `radius_m` around it; a cell is under it when its centre is. Its ruling label
+    is that of the nearest cell with a class: of one under the footprint, or, when no class is under it, beyond it. A
+    waypoint collides when any cell under it is of an obstacle class, or when no class is under it and an obstacle
+    rules (inside of walls and beyond the map nothing is labelled). It touches grass when any cell under it is grass.
+    It keeps the lane when it does not collide and the ruling label is not road.
 
     Args:
         grid: geometry of the true grids.
@@ -64,6 +39,7 @@ class NavigationRates:
             raise ConfigurationError(faults, where="NavigationRates")
         self.grid, self.taxonomy, self.radius_m, self.ceiling_m = grid, taxonomy, radius_m, ceiling_m
         self._road, self._grass = taxonomy.classes.index("road"), taxonomy.classes.index("grass")
+        self._obstacles = sorted(taxonomy.obstacles)
         self._centres_m = grid.centres()[:, :, 0, :2].reshape(-1, 2)
         self.paths = 0
         self.skipped = 0
@@ -87,9 +63,10 @@ class NavigationRates:
             return
         distance_m = np.linalg.norm(waypoints[:, None] - centres, axis=-1)  # [T, cells with a class]
         under = distance_m <= self.radius_m
-        collides = (under & np.isin(label, list(self.taxonomy.obstacles))).any(1)
+        ruling, obstacle = label[distance_m.argmin(1)], np.isin(label, self._obstacles)
+        collides = np.where(under.any(1), (under & obstacle).any(1), np.isin(ruling, self._obstacles))
         grass = (under & (label == self._grass)).any(1)
-        keeps_lane = ~collides & (label[distance_m.argmin(1)] != self._road)
+        keeps_lane = ~collides & (ruling != self._road)
         self.paths += 1
         self.sums += [collides.mean(), grass.mean(), keeps_lane.mean()]
 

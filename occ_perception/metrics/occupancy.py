@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from occ_perception.metrics._common import Scores, mean, ratio, require_classes, require_mergeable
 from occ_perception.metrics.confusion import LabelCounter
@@ -40,23 +40,44 @@ class OccupancyIoU:
         require_mergeable(self, other, ("num_classes", "free", "unknown"))
         self.confusion += other.confusion
 
+    def counts(self) -> NDArray[np.int64]:
+        """Hits and unions, [2, num_classes]: of each class, and at `free` of occupied against free.
+
+        Scores are hits / unions, and counts of several grids may be added: what resampling needs.
+        """
+        counts = self._of_classes()
+        found, false_alarms, missed = self._of_occupied()
+        counts[:, self.free] = found, found + false_alarms + missed
+        return counts
+
     def compute(self) -> Scores:
         """iou, precision, recall (occupied or not), miou and per_class (NaN: never there), support (true voxels)."""
-        k = self.num_classes
-        known = self.confusion[: k + 1]
-        occupied = np.arange(k + 2) != self.free
-        occupied[k + 1] = False  # a predicted unknown is not occupied
-        tp = known[occupied[: k + 1]][:, occupied].sum()
-        fp = known[self.free, occupied].sum()
-        fn = known[occupied[: k + 1]][:, ~occupied].sum()
-        classes = known[:k]
-        hits = np.diagonal(classes)
-        per_class = ratio(hits, classes.sum(1) + classes[:, :k].sum(0) - hits)
+        found, false_alarms, missed = self._of_occupied()
+        per_class = ratio(*self._of_classes())
         return {
-            "iou": float(ratio(tp, tp + fp + fn)),
+            "iou": float(ratio(found, found + false_alarms + missed)),
             "miou": mean(np.delete(per_class, self.free)),
             "per_class": per_class.tolist(),
-            "precision": float(ratio(tp, tp + fp)),
-            "recall": float(ratio(tp, tp + fn)),
-            "support": classes.sum(1).astype(float).tolist(),
+            "precision": float(ratio(found, found + false_alarms)),
+            "recall": float(ratio(found, found + missed)),
+            "support": self.confusion[: self.num_classes].sum(1).astype(float).tolist(),
         }
+
+    def _of_classes(self) -> NDArray[np.int64]:
+        """Hits and unions of each class, free included, [2, num_classes]."""
+        classes = self.confusion[: self.num_classes]
+        hits = np.diagonal(classes)
+        return np.stack([hits, classes.sum(1) + classes[:, : self.num_classes].sum(0) - hits])
+
+    def _of_occupied(self) -> tuple[int, int, int]:
+        """Occupied voxels that were found, false alarms, and misses."""
+        known = self.confusion[: self.num_classes + 1]
+        occupied = np.arange(self.num_classes + 2) != self.free
+        occupied[self.num_classes + 1] = False  # a predicted unknown is not occupied
+        true = known[occupied[: self.num_classes + 1]]
+        return int(true[:, occupied].sum()), int(known[self.free, occupied].sum()), int(true[:, ~occupied].sum())
+
+
+def relative_miou(target: ArrayLike, source: ArrayLike) -> NDArray[np.float64]:
+    """Part of the source domain's mIoU that is kept in the target domain (WalkOCC, table 3); NaN where it was 0."""
+    return ratio(target, source)

@@ -78,12 +78,21 @@ class ProjectedSemantics:
         require_mergeable(self, other, ("grid", "num_classes", "ignored"))
         self.confusion += other.confusion
 
+    def counts(self) -> NDArray[np.int64]:
+        """Hits and unions, [2, num_classes]: of each class, and at 0 of right pixels and all pixels that count.
+
+        Scores are hits / unions, and counts of several images may be added: what resampling needs.
+        """
+        seen = self.confusion[: self.num_classes]
+        hits = np.diagonal(seen).copy()
+        unions = seen.sum(1) + seen[:, : self.num_classes].sum(0) - hits
+        hits[FREE], unions[FREE] = hits[1:].sum(), seen[1:].sum()
+        return np.stack([hits, unions])
+
     def compute(self) -> Scores:
         """pixel_accuracy, miou (over classes that occur), per_class, pixels."""
-        k = self.num_classes
-        counts = self.confusion[:k]
-        hits = np.diagonal(counts)
-        per_class = ratio(hits, counts.sum(1) + counts[:, :k].sum(0) - hits)
-        per_class[FREE] = np.nan
-        return {"pixel_accuracy": float(ratio(hits[1:].sum(), counts[1:].sum())), "miou": mean(per_class),
-                "per_class": per_class.tolist(), "pixels": float(counts[1:].sum())}
+        hits, unions = self.counts()
+        scores = ratio(hits, unions)
+        per_class = np.concatenate([[np.nan], scores[1:]])
+        return {"pixel_accuracy": float(scores[FREE]), "miou": mean(per_class),
+                "per_class": per_class.tolist(), "pixels": float(unions[FREE])}

@@ -52,12 +52,36 @@ def test_grass_touches_without_collision_and_road_breaks_only_the_lane() -> None
     assert rates(ground(Sidewalk.CURB), (2.25, 0.25)) == (0.0, 0.0, 1.0)
 
 
-def test_an_empty_footprint_is_ruled_by_the_nearest_cell_but_touches_nothing() -> None:
+def test_an_empty_footprint_is_ruled_by_the_nearest_cell() -> None:
     labels = np.zeros(GRID.shape, np.uint8)
     labels[0, 4, 1] = Sidewalk.ROAD
     assert rates(labels, (6.0, 0.0)) == (0.0, 0.0, 0.0)
-    labels[0, 4, 1] = Sidewalk.WALL
+    labels[2, 4, 1] = Sidewalk.SIDEWALK
     assert rates(labels, (6.0, 0.0)) == (0.0, 0.0, 1.0)
+    labels[3, 4, 1] = Sidewalk.GRASS  # grass must lie under the footprint itself
+    assert rates(labels, (6.0, 0.0)) == (0.0, 0.0, 1.0)
+
+
+def test_inside_of_an_unlabelled_building_a_waypoint_collides() -> None:
+    labels = ground()
+    labels[8:, 4:, :] = 255
+    labels[8, 4:, 1:6] = labels[8:, 4, 1:6] = Sidewalk.WALL  # the shell; centres at x = 4.25 and y = 0.25
+    assert rates(labels, (6.25, 1.25)) == (1.0, 0.0, 0.0)
+    assert rates(labels, (3.25, 1.25)) == (0.0, 0.0, 1.0)
+
+
+def test_an_obstacle_that_is_nearest_but_not_under_a_footprint_with_ground_is_no_collision() -> None:
+    labels = np.zeros(GRID.shape, np.uint8)
+    labels[4, 4, 1] = Sidewalk.SIDEWALK  # centre (2.25, 0.25), under the footprint at (2.6, 0.25)
+    labels[6, 4, 1:5] = Sidewalk.WALL  # centre (3.25, 0.25), 0.65 m away
+    assert rates(labels, (2.6, 0.25)) == (0.0, 0.0, 1.0)
+    assert rates(labels, (2.8, 0.25)) == (1.0, 0.0, 0.0)  # nothing under it, and the wall is nearer
+
+
+def test_a_kerb_between_road_and_robot_rules_where_it_is_nearest() -> None:
+    labels = ground(Sidewalk.ROAD)
+    labels[4, 4, 1] = Sidewalk.CURB
+    assert rates(labels, (2.25, 0.25), (2.75, 0.25)) == (0.0, 0.0, 0.5)
 
 
 def test_the_column_vote_ignores_free_unknown_and_unclassed_voxels() -> None:

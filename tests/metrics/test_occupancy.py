@@ -102,3 +102,16 @@ def test_confusion_is_numpys_and_a_perfect_prediction_scores_1(seed: int) -> Non
     perfect.update(target, target)
     assert perfect.compute()["iou"] == 1.0
     assert perfect.compute()["miou"] == 1.0
+
+
+def test_counts_of_two_grids_add_up_to_the_scores_of_both() -> None:
+    rng = np.random.default_rng(5)
+    both, parts = OccupancyIoU(4), [OccupancyIoU(4), OccupancyIoU(4)]
+    for part in parts:
+        prediction, target = (rng.choice([0, 1, 2, 3, 254, 255], (4, 4, 4)).astype(np.uint8) for _ in range(2))
+        part.update(prediction, target)
+        both.update(prediction, target)
+    hits, unions = parts[0].counts() + parts[1].counts()
+    scores = both.compute()
+    assert hits[0] / unions[0] == scores["iou"]
+    assert (hits[1:] / unions[1:]).tolist() == scores["per_class"][1:]  # type: ignore[index]
