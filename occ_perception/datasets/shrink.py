@@ -62,7 +62,7 @@ def representatives(labels: NDArray[np.uint8], factors: tuple[int, int, int]) ->
     pavement beside them. Without a class it is occupied, else free, else unknown.
 
     Args:
-        labels: uint8 [nx, ny, nz]; each side a multiple of its factor.
+        labels: uint8 [nx, ny, nz]; what fills no whole block at the upper ends is left out.
     """
     shape = tuple(n // f for n, f in zip(labels.shape, factors, strict=True))
     chosen = np.zeros(shape, np.int64)
@@ -73,20 +73,24 @@ def representatives(labels: NDArray[np.uint8], factors: tuple[int, int, int]) ->
 def coarser(sample: Sample, cell_m: float) -> Sample:
     """The sample on a grid of `cell_m` cubes; a voxel is visible when any part of it is.
 
+    The grid ends where the last whole cube does: 5 m are 12 cubes of 0.4 m.
+
     Raises:
-        ConfigurationError: the cells are no whole number of the sample's, or do not fill its grid.
+        ConfigurationError: the cells are no whole number of the sample's.
     """
     spec = sample.spec
     factors = np.maximum(np.rint(cell_m / spec.cell).astype(int), 1)
-    whole = np.isclose(factors * spec.cell, cell_m) & (np.asarray(spec.shape) % factors == 0)
-    if not whole.all():
-        fault = f"cells of {cell_m} m are not made of whole cells of {spec.cell.tolist()} m that fill {spec.shape}"
-        raise ConfigurationError([fault], where="coarser grid")
+    if not np.isclose(factors * spec.cell, cell_m).all():
+        raise ConfigurationError([f"cells of {cell_m} m are not made of whole cells of {spec.cell.tolist()} m"],
+                                 where="coarser grid")
     fx, fy, fz = (int(f) for f in factors)
-    grid = VoxelGridSpec(spec.minimum_m, spec.maximum_m, cell_m)
+    nx, ny, nz = (np.asarray(spec.shape) // factors).tolist()
+    low = np.asarray(spec.minimum_m)
+    high = low + np.array([nx, ny, nz]) * cell_m
+    grid = VoxelGridSpec(spec.minimum_m, tuple(np.round(high, 6).tolist()), cell_m)
     chosen = representatives(sample.labels, (fx, fy, fz))
-    nx, ny, nz = grid.shape
-    visible = np.asarray(sample.visible.reshape(nx, fx, ny, fy, nz, fz).any(axis=(1, 3, 5)))
+    whole = sample.visible[: nx * fx, : ny * fy, : nz * fz]
+    visible = np.asarray(whole.reshape(nx, fx, ny, fy, nz, fz).any(axis=(1, 3, 5)))
     flow = None if sample.flow is None else _flow_at(sample.flow, chosen, grid)
     rows = None if sample.instance_rows is None else sample.instance_rows.ravel()[chosen]
     return replace(sample, spec=grid, labels=sample.labels.ravel()[chosen], visible=visible, instance_rows=rows,

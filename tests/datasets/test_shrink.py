@@ -106,9 +106,15 @@ def test_a_coarser_sample_keeps_things_and_their_velocity() -> None:
 
 
 def test_cells_must_be_made_of_whole_cells() -> None:
-    for cell_m in (0.15, 0.05, 0.3):
+    for cell_m in (0.15, 0.05):
         with pytest.raises(ConfigurationError, match=f"cells of {cell_m} m"):
             coarser(make_sample(0), cell_m)
+
+
+def test_the_grid_ends_with_the_last_whole_cube() -> None:
+    sample = coarser(make_sample(0), 0.3)
+    assert sample.spec == VoxelGridSpec((0.0, -1.0, -0.4), (1.8, 0.8, 0.2), 0.3)
+    assert sample.labels.shape == sample.visible.shape == (6, 6, 2)
 
 
 def test_a_smaller_split_is_read_like_any_other(root: Path, tmp_path: Path) -> None:
