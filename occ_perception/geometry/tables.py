@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,6 +139,81 @@ def resize_affine(from_size: tuple[int, int], to_size: tuple[int, int]) -> NDArr
     return np.array([[su, 0.0, 0.5 * su - 0.5], [0.0, sv, 0.5 * sv - 0.5]])
 
 
+class PackedCameras(NamedTuple):
+    """Cameras as the kernels take them, one row each.
+
+    `kernels` int64 [C], `parameters` [C, P], `cos_max` [C], `sizes` [C, 2] (width, height), `transforms` [C, 4, 4]
+    into the optical frame at exposure, `to_feature` [C, 2, 3] raw pixel into feature pixel, `usable` bool [C, h, w].
+    """
+
+    kernels: NDArray[np.int64]
+    parameters: NDArray[np.float64]
+    cos_max: NDArray[np.float64]
+    sizes: NDArray[np.int64]
+    transforms: NDArray[np.float64]
+    to_feature: NDArray[np.float64]
+    usable: NDArray[np.bool_]
+
+
+def pack_cameras(
+    cameras: Sequence[MountedCamera],
+    feature_size: tuple[int, int],
+    T_base_source: NDArray[np.float64],
+    *,
+    input_size: tuple[int, int] | None = None,
+    T_anchor_exposure: Sequence[NDArray[np.float64] | None] | None = None,
+    image_affine: Sequence[NDArray[np.float64]] | None = None,
+) -> PackedCameras:
+    """Everything between points of a source frame and feature pixels; arguments as in `projection_table`.
+
+    Args:
+        T_base_source: [4, 4] affine that maps the points' frame into the base at the anchor stamp.
+
+    Raises:
+        ConfigurationError: there is no camera.
+    """
+    if not cameras:
+        raise ConfigurationError(["a projection needs at least one camera"])
+    transforms, affines, usable = [], [], []
+    for i, mounted in enumerate(cameras):
+        affine = None if image_affine is None else image_affine[i]
+        affines.append(raw_to_feature(mounted, feature_size, input_size, affine))
+        motion = T_anchor_exposure[i] if T_anchor_exposure is not None else None
+        T_exposure_source = T_base_source if motion is None else se3.invert(motion) @ T_base_source
+        transforms.append(se3.invert(mounted.T_base_camera) @ T_exposure_source)
+        usable.append(usable_features(mounted, affines[-1], feature_size))
+    width = max(len(m.camera.packed) for m in cameras)
+    return PackedCameras(
+        np.array([m.camera.kernel for m in cameras]),
+        np.stack([np.pad(m.camera.packed, (0, width - len(m.camera.packed))) for m in cameras]),
+        np.array([m.camera.cos_max_theta for m in cameras]),
+        np.array([(m.camera.width, m.camera.height) for m in cameras]),
+        np.stack(transforms), np.stack(affines), np.stack(usable),
+    )
+
+
+def raw_to_feature(mounted: MountedCamera, feature_size: tuple[int, int], input_size: tuple[int, int] | None,
+                   image_affine: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """[2, 3] that maps pixels of the camera into feature pixels; arguments as in `projection_table`, of one camera."""
+    own_size = (mounted.camera.height, mounted.camera.width)
+    target = input_size or own_size
+    raw_to_input = image_affine if image_affine is not None else resize_affine(own_size, target)
+    return np.asarray(resize_affine(target, feature_size) @ np.vstack([raw_to_input, [0.0, 0.0, 1.0]]))
+
+
+def usable_features(mounted: MountedCamera, to_feature: NDArray[np.float64],
+                    feature_size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Which feature pixels show the world and not the robot: the mask at each feature pixel's centre."""
+    if mounted.usable is None:
+        return np.ones(feature_size, np.bool_)
+    inverse = np.linalg.inv(np.vstack([to_feature, [0.0, 0.0, 1.0]]))
+    v, u = np.mgrid[: feature_size[0], : feature_size[1]]
+    raw = np.einsum("ij,jhw->ihw", inverse[:2], np.stack([u, v, np.ones_like(u)]).astype(float))
+    column = np.clip(np.rint(raw[0]).astype(int), 0, mounted.camera.width - 1)
+    row = np.clip(np.rint(raw[1]).astype(int), 0, mounted.camera.height - 1)
+    return np.asarray(mounted.usable[row, column])
+
+
 def projection_table(
     cameras: Sequence[MountedCamera],
     lift_grid: VoxelGridSpec,
@@ -167,48 +242,17 @@ def projection_table(
         augmentation: [4, 4] affine that maps the grid frame into the augmented one (rotation, scaling, flips).
         hits: how many cameras a sample may read at most.
     """
-    if not cameras:
-        raise ConfigurationError(["a projection table needs at least one camera"])
     T_base_grid = se3.invert(T_grid_base) if T_grid_base is not None else np.eye(4)
     if augmentation is not None:
         T_base_grid = T_base_grid @ np.linalg.inv(augmentation)
-    transforms, affines, usable = [], [], []
-    for i, mounted in enumerate(cameras):
-        own_size = (mounted.camera.height, mounted.camera.width)
-        target = input_size or own_size
-        raw_to_input = image_affine[i] if image_affine is not None else resize_affine(own_size, target)
-        affines.append(resize_affine(target, feature_size) @ np.vstack([raw_to_input, [0.0, 0.0, 1.0]]))
-        motion = T_anchor_exposure[i] if T_anchor_exposure is not None else None
-        T_exposure_grid = T_base_grid if motion is None else se3.invert(motion) @ T_base_grid
-        transforms.append(se3.invert(mounted.T_base_camera) @ T_exposure_grid)
-        usable.append(_usable_features(mounted, affines[-1], feature_size))
+    packed = pack_cameras(cameras, feature_size, T_base_grid, input_size=input_size,
+                          T_anchor_exposure=T_anchor_exposure, image_affine=image_affine)
     samples = lift_grid.size
     rows, range_bins = np.zeros((hits, samples), np.int32), np.zeros((hits, samples), np.int32)
     weights = np.zeros((hits, samples), np.float32)
-    width = max(len(m.camera.packed) for m in cameras)
-    _fill(
-        np.asarray(lift_grid.minimum_m), lift_grid.cell, np.asarray(lift_grid.shape),
-        np.array([m.camera.kernel for m in cameras]),
-        np.stack([np.pad(m.camera.packed, (0, width - len(m.camera.packed))) for m in cameras]),
-        np.array([m.camera.cos_max_theta for m in cameras]),
-        np.array([(m.camera.width, m.camera.height) for m in cameras]),
-        np.stack(transforms), np.stack(affines), np.stack(usable),
-        bins.minimum_m, bins.step_m, bins.count, rows, range_bins, weights,
-    )
+    _fill(np.asarray(lift_grid.minimum_m), lift_grid.cell, np.asarray(lift_grid.shape), *packed,
+          bins.minimum_m, bins.step_m, bins.count, rows, range_bins, weights)
     return ProjectionTable(rows, range_bins, weights)
-
-
-def _usable_features(mounted: MountedCamera, raw_to_feature: NDArray[np.float64],
-                     feature_size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Which feature pixels show the world and not the robot: the mask at each feature pixel's centre."""
-    if mounted.usable is None:
-        return np.ones(feature_size, np.bool_)
-    inverse = np.linalg.inv(np.vstack([raw_to_feature, [0.0, 0.0, 1.0]]))
-    v, u = np.mgrid[: feature_size[0], : feature_size[1]]
-    raw = np.einsum("ij,jhw->ihw", inverse[:2], np.stack([u, v, np.ones_like(u)]).astype(float))
-    column = np.clip(np.rint(raw[0]).astype(int), 0, mounted.camera.width - 1)
-    row = np.clip(np.rint(raw[1]).astype(int), 0, mounted.camera.height - 1)
-    return np.asarray(mounted.usable[row, column])
 
 
 def coverage(cameras: Sequence[MountedCamera], grid: VoxelGridSpec,
