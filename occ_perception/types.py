@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum, IntFlag
 from typing import Any
 
 import numpy as np
@@ -197,14 +198,74 @@ class TrackedInstance:
         _require("instance: size_m", self.size_m, np.float64, (3,))
 
 
+class WaypointFlag(IntFlag):
+    """What holds at a waypoint, the bits of PlannedTrajectory.waypoint_flags; 0 is free way."""
+
+    BLOCKED = 1
+    TIGHT = 2
+    UNKNOWN = 4
+    OFF_LIMITS = 8
+    OUTSIDE = 16
+
+
+class PathStatus(IntEnum):
+    """What holds of a path as a whole, PlannedTrajectory.status."""
+
+    UNCHECKED = 0
+    CLEAR = 1
+    CAUTION = 2
+    BLOCKED = 3
+
+
+@dataclass(frozen=True)
+class PathCheck:
+    """What was found when the T waypoints of a path were laid into a voxel grid.
+
+    Attributes:
+        clearance_m: float32 [T], from the rim of the footprint to the nearest obstacle; inf where there is none.
+        ruling_label: uint8 [T], class in `taxonomy` of the surface or obstacle that decided the judgement.
+        flags: uint8 [T], sums of `WaypointFlag`.
+        taxonomy: name of the taxonomy of `ruling_label`.
+    """
+
+    clearance_m: NDArray[np.float32]
+    ruling_label: NDArray[np.uint8]
+    flags: NDArray[np.uint8]
+    taxonomy: str = SIDEWALK.name
+
+    def __post_init__(self) -> None:
+        n = len(self.flags)
+        _require("path check: flags", self.flags, np.uint8, (n,))
+        _require("path check: clearance_m", self.clearance_m, np.float32, (n,))
+        _require("path check: ruling_label", self.ruling_label, np.uint8, (n,))
+
+    @property
+    def status(self) -> PathStatus:
+        """Blocked where any waypoint is, clear where no waypoint has a flag."""
+        if (self.flags & WaypointFlag.BLOCKED).any():
+            return PathStatus.BLOCKED
+        return PathStatus.CAUTION if self.flags.any() else PathStatus.CLEAR
+
+
 @dataclass(frozen=True)
 class Trajectory:
-    """Waypoints of the base in the grid frame: `positions_m` float32 [T, 2]; `times_s` float32 [T] from `stamp_ns`."""
+    """Waypoints of the base in the grid frame: `positions_m` float32 [T, 2]; `times_s` float32 [T] from `stamp_ns`.
+
+    `check` tells what was found when they were laid into a grid; None where they were not.
+    """
 
     stamp_ns: int
     positions_m: NDArray[np.float32]
     times_s: NDArray[np.float32]
+    check: PathCheck | None = None
 
     def __post_init__(self) -> None:
         _require("trajectory: positions_m", self.positions_m, np.float32, (None, 2))
         _require("trajectory: times_s", self.times_s, np.float32, (len(self.positions_m),))
+        if self.check is not None:
+            _require("trajectory: flags of its check", self.check.flags, np.uint8, (len(self.positions_m),))
+
+    @property
+    def status(self) -> PathStatus:
+        """Status of the check, `UNCHECKED` without one."""
+        return PathStatus.UNCHECKED if self.check is None else self.check.status

@@ -1,4 +1,4 @@
-"""From sensor messages to results: synchroniser, odometry, deskew, frames, and the occupancy pipeline. No ROS."""
+"""From sensor messages to results: synchroniser, odometry, deskew, frames, occupancy, check of paths. No ROS."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from occ_perception.pipelines.deskew import deskew
 from occ_perception.pipelines.frames import FrameAssembler, synchroniser_for
 from occ_perception.pipelines.motion import OdometryBuffer
 from occ_perception.pipelines.occupancy import OccupancyPipeline, OccupancyResult
+from occ_perception.pipelines.planning import PathChecker, PathCheckSettings
 from occ_perception.pipelines.synchroniser import SyncedSet, Synchroniser
 
 __all__ = [
@@ -13,6 +14,8 @@ __all__ = [
     "OccupancyPipeline",
     "OccupancyResult",
     "OdometryBuffer",
+    "PathCheckSettings",
+    "PathChecker",
     "SyncedSet",
     "Synchroniser",
     "deskew",

@@ -16,7 +16,8 @@ from occ_perception.calibration import Rig
 from occ_perception.engines import Engine, Manifest
 from occ_perception.errors import BadMessage, ManifestError
 from occ_perception.geometry import MountedCamera, ProjectionTable, coverage, projection_table, se3
-from occ_perception.taxonomy import UNKNOWN
+from occ_perception.pipelines.planning import PathChecker, PathCheckSettings
+from occ_perception.taxonomy import UNKNOWN, get_taxonomy
 from occ_perception.types import SensorFrame, Trajectory, VoxelGrid
 
 NO_ODOMETRY = "no_odometry"
@@ -36,7 +37,7 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class OccupancyResult:
-    """What one frame gave. `timings_ms` has `tables`, `engine`, `post` and `total`."""
+    """What one frame gave. `timings_ms` has `tables`, `engine`, `post`, `path` (only with a path), and `total`."""
 
     grid: VoxelGrid
     trajectory: Trajectory | None
@@ -48,9 +49,20 @@ class OccupancyPipeline:
 
     Cameras of another size than the engine's image are resized. Tables follow the tilt of the base and the motion
     between exposures; they are kept while nothing changed. Cells that no camera of the frame sees become 255.
+    Waypoints are laid into the grid of their frame.
+
+    Args:
+        engine: loaded from `manifest`.
+        rig: the robot whose frames are answered.
+        path_check: how waypoints are judged; default with the footprint of the rig.
+
+    Raises:
+        ManifestError: the model answers no occupancy.
+        ConfigurationError: `path_check` does not fit the model's grid or taxonomy.
     """
 
-    def __init__(self, engine: Engine, manifest: Manifest, rig: Rig) -> None:
+    def __init__(self, engine: Engine, manifest: Manifest, rig: Rig,
+                 path_check: PathCheckSettings | None = None) -> None:
         if "occupancy" not in manifest.tasks:
             raise ManifestError([f"{manifest.model_id} has no occupancy task, only {', '.join(manifest.tasks)}"],
                                 where=str(manifest.folder))
@@ -62,6 +74,10 @@ class OccupancyPipeline:
         self._lift_grid = manifest.lift_grid.spec()
         self._bins = manifest.range_bins.bins()
         self._times_s = np.asarray(manifest.waypoint_times_s, np.float32)
+        self._checker = None
+        if "trajectory" in manifest.tasks:
+            settings = path_check or PathCheckSettings(footprint_radius_m=rig.footprint_radius_m)
+            self._checker = PathChecker(self._output_grid, get_taxonomy(manifest.taxonomy), settings)
         self._table: _Kept[ProjectionTable] = _Kept(_TABLE_TOLERANCE_RAD, _TABLE_TOLERANCE_M)
         self._unseen: _Kept[NDArray[np.uint8]] = _Kept(_COVERAGE_TOLERANCE_RAD, _COVERAGE_TOLERANCE_M)
         self._state = engine.new_state()
@@ -105,12 +121,16 @@ class OccupancyPipeline:
             sensor_stamps_ns={name: frame.images[name].stamp_ns for name in names},
             flags=frozenset(flags),
         )
+        finished = ended = time.perf_counter()
+        stages = {"tables": prepared - began, "engine": inferred - prepared, "post": finished - inferred}
         trajectory = None
-        if "trajectory" in self._manifest.tasks:
-            trajectory = Trajectory(frame.stamp_ns, outputs["waypoints"], self._times_s)
-        ended = time.perf_counter()
-        stages = {"tables": prepared - began, "engine": inferred - prepared, "post": ended - inferred,
-                  "total": ended - began}
+        if self._checker is not None:
+            waypoints_m = outputs["waypoints"]
+            trajectory = Trajectory(frame.stamp_ns, waypoints_m, self._times_s,
+                                    self._checker.check(grid.labels, waypoints_m))
+            ended = time.perf_counter()
+            stages["path"] = ended - finished
+        stages["total"] = ended - began
         return OccupancyResult(grid, trajectory, {name: 1e3 * seconds for name, seconds in stages.items()})
 
     def reset(self, reason: str) -> None:

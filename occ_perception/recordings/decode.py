@@ -7,12 +7,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from occ_perception.errors import BadMessage, OccPerceptionError
+from occ_perception.errors import BadMessage, OccPerceptionError, ShapeError
 from occ_perception.geometry import se3
 from occ_perception.geometry.grid import VoxelGridSpec
 from occ_perception.recordings.clouds import decode_points
 from occ_perception.recordings.images import decode_image
-from occ_perception.types import FlowField, Odometry, TrackedInstance, Trajectory, VoxelGrid
+from occ_perception.types import (
+    FlowField,
+    Odometry,
+    PathCheck,
+    PathStatus,
+    TrackedInstance,
+    Trajectory,
+    VoxelGrid,
+)
 
 __all__ = [
     "decode_flow_field", "decode_image", "decode_odometry", "decode_points", "decode_tracked_instances",
@@ -113,12 +121,19 @@ def decode_flow_field(msg: Any) -> FlowField:
 
 
 def decode_trajectory(msg: Any) -> Trajectory:
-    """An occ_perception_msgs PlannedTrajectory. Raises BadMessage `wrong_size`."""
+    """An occ_perception_msgs PlannedTrajectory, with its check if it was checked. Raises BadMessage `wrong_size`."""
     positions = np.array([[pose.position.x, pose.position.y] for pose in msg.poses], np.float32).reshape(-1, 2)
     times = np.array(msg.times_s, np.float32)
     if len(times) != len(positions):
         raise BadMessage("wrong_size", f"{len(positions)} poses but {len(times)} times", where="planned trajectory")
-    return Trajectory(stamp_ns(msg.header), positions, times)
+    if msg.status == PathStatus.UNCHECKED:
+        return Trajectory(stamp_ns(msg.header), positions, times)
+    try:
+        check = PathCheck(np.array(msg.clearance_m, np.float32), np.array(msg.ruling_label, np.uint8),
+                          np.array(msg.waypoint_flags, np.uint8), msg.taxonomy)
+        return Trajectory(stamp_ns(msg.header), positions, times, check)
+    except ShapeError as error:
+        raise BadMessage("wrong_size", str(error), where="planned trajectory") from error
 
 
 def decode_tracked_instances(msg: Any) -> list[TrackedInstance]:

@@ -250,10 +250,16 @@ class MessageEncoder:
         ]
 
     def planned_trajectory(self, trajectory: Trajectory, *, model_id: str = "") -> Any:
-        """occ_perception_msgs PlannedTrajectory that was not laid into a grid (STATUS_UNCHECKED)."""
+        """occ_perception_msgs PlannedTrajectory; without a check its judgements are empty (STATUS_UNCHECKED)."""
+        check = trajectory.check
+        found = {} if check is None else {
+            "clearance_m": check.clearance_m, "ruling_label": check.ruling_label, "waypoint_flags": check.flags,
+            "taxonomy": check.taxonomy,
+        }
         return self.make(
             "occ_perception_msgs/msg/PlannedTrajectory", header=self.header(trajectory.stamp_ns, self.grid_frame),
-            poses=self._waypoints(trajectory), times_s=trajectory.times_s, model_id=model_id,
+            poses=self._waypoints(trajectory), times_s=trajectory.times_s, status=int(trajectory.status),
+            model_id=model_id, **found,
         )
 
     # --- the same for tools that know only the standard ---

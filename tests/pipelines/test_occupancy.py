@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from occ_perception.calibration import Rig
-from occ_perception.engines import EngineDescription, Manifest, State
-from occ_perception.errors import BadMessage, ManifestError
+from occ_perception.engines import Manifest, State
+from occ_perception.errors import BadMessage, ConfigurationError, ManifestError
 from occ_perception.geometry import VoxelGridSpec, coverage, se3
-from occ_perception.pipelines import OccupancyPipeline
-from occ_perception.pipelines.bench import bench_outside_engine
-from occ_perception.types import CameraImage, SensorFrame
+from occ_perception.pipelines import OccupancyPipeline, PathCheckSettings
+from occ_perception.pipelines.bench import InstantEngine, bench_outside_engine
+from occ_perception.types import CameraImage, PathCheck, SensorFrame, WaypointFlag
 
 GRID = VoxelGridSpec((0.0, -2.0, -1.0), (4.0, 2.0, 1.0), 0.2)
 LIFT = VoxelGridSpec((0.0, -2.0, -1.0), (4.0, 2.0, 1.0), (0.2, 0.2, 0.5))
@@ -54,23 +54,12 @@ def manifest(**changes: Any) -> Manifest:
     return Manifest.model_validate(values | changes)
 
 
-class StandIn:
+class StandIn(InstantEngine):
     """Labels every cell 2; remembers what it was given."""
 
     def __init__(self) -> None:
+        super().__init__(manifest())
         self.given: list[dict[str, np.ndarray]] = []
-        self.manifest = manifest()
-
-    def bind(self, constants: Mapping[str, np.ndarray]) -> None: ...
-
-    def new_state(self) -> State:
-        return State()
-
-    def warm_up(self, **lengths: int) -> float:
-        return 0.0
-
-    def describe(self) -> EngineDescription:
-        return EngineDescription("stand_in@2", "none", "none", "cpu", "fp32", "fp32", 0.0)
 
     def run(self, inputs: Mapping[str, np.ndarray], state: State) -> tuple[dict[str, np.ndarray], State]:
         self.given.append(dict(inputs))
@@ -101,7 +90,7 @@ def test_a_result_is_in_the_layout_of_the_message_and_says_where_it_comes_from()
     np.testing.assert_array_equal(GRID.to_message_order(grid.confidence), np.arange(GRID.size, dtype=np.uint8))
     assert result.trajectory is not None
     np.testing.assert_array_equal(result.trajectory.times_s, np.float32([0.5, 1.0]))
-    assert set(result.timings_ms) == {"tables", "engine", "post", "total"}
+    assert set(result.timings_ms) == {"tables", "engine", "post", "path", "total"}
 
 
 def test_cells_that_no_camera_sees_are_unknown() -> None:
@@ -195,8 +184,36 @@ def test_a_model_without_occupancy_is_refused() -> None:
         OccupancyPipeline(StandIn(), flow, rig(camera("front")))
 
 
+def test_waypoints_are_laid_into_the_grid_of_their_frame() -> None:
+    robot = rig(camera("front"))
+
+    def checked(**changes: Any) -> PathCheck | None:
+        pipeline = OccupancyPipeline(StandIn(), manifest(), robot, PathCheckSettings(**changes) if changes else None)
+        trajectory = pipeline.step(frame(image("front"))).trajectory
+        assert trajectory is not None
+        return trajectory.check
+
+    default, strict = checked(), checked(off_limits=("sidewalk",))
+    assert default is not None
+    assert strict is not None
+    # everything that the camera sees is sidewalk
+    assert default.ruling_label.tolist() == [2, 2]
+    assert np.isinf(default.clearance_m).all()
+    assert default.flags.tolist() == [0, 0]
+    assert strict.flags.tolist() == [WaypointFlag.OFF_LIMITS] * 2
+    with pytest.raises(ConfigurationError, match="'lava' is no ground"):
+        checked(off_limits=("lava",))
+
+
+def test_a_model_without_paths_gives_none_and_checks_none() -> None:
+    only_grids = manifest(tasks=("occupancy",))
+    result = OccupancyPipeline(StandIn(), only_grids, rig(camera("front"))).step(frame(image("front")))
+    assert result.trajectory is None
+    assert "path" not in result.timings_ms
+
+
 def test_the_benchmark_outside_the_engine_adds_up() -> None:
     stages = bench_outside_engine(manifest(), rig(camera("front"), camera("left", 1.5)), frames=5)
-    assert set(stages) == {"synchronise", "assemble", "tables", "post", "outside_engine"}
+    assert set(stages) == {"synchronise", "assemble", "tables", "post", "path", "outside_engine"}
     assert all(value > 0 for value in stages.values())
     assert stages["outside_engine"] >= max(value for name, value in stages.items() if name != "outside_engine")

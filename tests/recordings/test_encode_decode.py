@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,10 +19,13 @@ from occ_perception.types import (
     CameraImage,
     FlowField,
     Odometry,
+    PathCheck,
+    PathStatus,
     PointCloud,
     TrackedInstance,
     Trajectory,
     VoxelGrid,
+    WaypointFlag,
 )
 
 ENCODER = MessageEncoder(make)
@@ -41,7 +45,9 @@ def assert_same(a, b):
     assert type(a) is type(b)
     for name in a.__dataclass_fields__:
         left, right = getattr(a, name), getattr(b, name)
-        if isinstance(left, np.ndarray):
+        if hasattr(left, "__dataclass_fields__"):
+            assert_same(left, right)
+        elif isinstance(left, np.ndarray):
             assert left.dtype == right.dtype, name
             np.testing.assert_array_equal(left, right, err_msg=name)
         else:
@@ -136,6 +142,26 @@ def test_a_trajectory_comes_back_and_looks_along_its_way():
     message.times_s = message.times_s[:2]
     with pytest.raises(BadMessage):
         d.decode_trajectory(message)
+
+
+def test_a_checked_trajectory_comes_back_with_what_was_found():
+    check = PathCheck(np.array([np.inf, 0.3, 0.0], np.float32), np.array([2, 2, 11], np.uint8),
+                      np.array([0, WaypointFlag.TIGHT, WaypointFlag.BLOCKED], np.uint8))
+    checked = replace(TRAJECTORY, check=check)
+    message = sent(ENCODER.planned_trajectory(checked))
+    assert_same(d.decode_trajectory(message), checked)
+    assert (message.status, message.taxonomy) == (message.STATUS_BLOCKED, "sidewalk14")
+    assert message.waypoint_flags.tolist() == [0, message.WAYPOINT_TIGHT, message.WAYPOINT_BLOCKED]
+    message.waypoint_flags = message.waypoint_flags[:2]
+    with pytest.raises(BadMessage, match="path check"):
+        d.decode_trajectory(message)
+
+
+def test_flags_and_status_are_those_of_the_message():
+    constants = make("occ_perception_msgs/msg/PlannedTrajectory")
+    for prefix, values in (("WAYPOINT_", WaypointFlag), ("STATUS_", PathStatus)):
+        declared = {name: getattr(constants, name) for name in dir(constants) if name.startswith(prefix)}
+        assert declared == {prefix + value.name: value.value for value in values}
 
 
 def test_a_path_stamps_each_pose_with_its_time():

@@ -12,6 +12,7 @@ import pytest
 from occ_perception.calibration import Rig
 from occ_perception.engines import EngineDescription, Manifest, State
 from occ_perception.geometry import VoxelGridSpec, se3
+from occ_perception.pipelines.bench import InstantEngine
 from occ_perception.recordings import BagWriter, MessageEncoder, make
 from occ_perception.recordings.frames import (
     ODOMETRY_TOPIC,
@@ -33,19 +34,11 @@ def stamp_of(frame: int) -> int:
     return 1_000_000_000 + frame * 100_000_000
 
 
-class BrightnessEngine:
+class BrightnessEngine(InstantEngine):
     """Labels every cell with the image's brightness over 16."""
 
     def __init__(self) -> None:
-        self.manifest = manifest()
-
-    def bind(self, constants: Mapping[str, np.ndarray]) -> None: ...
-
-    def new_state(self) -> State:
-        return State()
-
-    def warm_up(self, **lengths: int) -> float:
-        return 0.0
+        super().__init__(manifest())
 
     def describe(self) -> EngineDescription:
         return EngineDescription("brightness@1", "none", "none", "cpu", "fp32", "fp32", 0.0)
