@@ -1,4 +1,7 @@
-"""Losses of WalkOCC (Eq. 2, the depth, segmentation and waypoint terms of Eq. 6 and A.1) and their weights."""
+"""Losses of WalkOCC (Eq. 2, the depth and segmentation terms of Eq. 6, waypoints of A.1) and the weights of all terms.
+
+The 2D-3D consistency term is in `consistency`.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,15 @@ from torch.nn import functional
 
 from occ_perception.errors import ConfigurationError
 from occ_perception.taxonomy import FREE, OCCUPIED, UNKNOWN
+from occ_perception.training.consistency import consistency_loss
+from occ_perception.training.means import Average, mean_over, own
 
 IGNORED = -100
-"""Target of pixels without depth: torch's own default for `ignore_index`."""
+"""Target of pixels without depth or class, label of rays that do not count: torch's default for `ignore_index`."""
 COLUMNS_PER_CHUNK = 256
 """Grid columns per pass: 256 x 14 x 50 floats stay in a core's second-level cache, and no pass copies the volume."""
+
+TERMS = ("occupancy", "depth", "semantics", "trajectory", "consistency")
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,8 @@ class LossConfig:
     """Weights of the terms and shape of the occupancy loss.
 
     Attributes:
-        occupancy, depth, semantics, trajectory: weights of the four terms.
+        occupancy, depth, semantics, trajectory, consistency: weights of the five terms; a term of weight 0 is not
+            computed. Consistency needs rays (`batches.make_item`).
         focal_gamma: focusing exponent of Eq. 2; 0 is plain cross entropy.
         balance: class weights are (frequency of free / frequency of class) ** balance, so 0 weighs all alike.
         largest_class_weight: no class weighs more than this many free voxels.
@@ -34,6 +42,7 @@ class LossConfig:
     depth: float = 1.0
     semantics: float = 1.0
     trajectory: float = 0.2
+    consistency: float = 0.0
     focal_gamma: float = 1.0
     balance: float = 0.25
     largest_class_weight: float = 10.0
@@ -45,8 +54,15 @@ class LossConfig:
         ]
         if self.largest_class_weight < 1:
             faults.append(f"largest_class_weight must be at least 1, got {self.largest_class_weight}")
+        if not any(getattr(self, name) for name in TERMS):
+            faults.append(f"at least one of {', '.join(TERMS)} must have a weight")
         if faults:
             raise ConfigurationError(faults, where="LossConfig")
+
+    @classmethod
+    def trajectory_only(cls) -> LossConfig:
+        """Only the waypoints teach: WalkOCC's training without occupancy supervision (A.1, Table 4)."""
+        return cls(occupancy=0.0, depth=0.0, semantics=0.0, consistency=0.0)
 
 
 def class_weights(frequencies: Tensor, config: LossConfig) -> Tensor:
@@ -79,7 +95,11 @@ class _FocalCrossEntropy(torch.autograd.Function):
         # Whole heights have no label at all, such as everything below the ground.
         labelled = (weights > 0).any(0).flatten(1).any(1).nonzero().flatten().tolist() or [0]
         heights = slice(labelled[0], labelled[-1] + 1)
+        # Whole entries of a batch have none either: images alone.
+        used = (weights > 0).any(1).flatten().cpu()
         for start in range(0, len(columns), COLUMNS_PER_CHUNK):
+            if not used[start : start + COLUMNS_PER_CHUNK].any():
+                continue
             part = slice(start, start + COLUMNS_PER_CHUNK)
             target, weight = targets[part, :, heights], scale[part, :, heights]
             any_class = target == OCCUPIED
@@ -106,7 +126,8 @@ class _FocalCrossEntropy(torch.autograd.Function):
         return gradient.mul_(upstream[0]), None, None, None
 
 
-def focal_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, gamma: float) -> Tensor:
+def focal_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, gamma: float, average: Average = own
+                        ) -> Tensor:
     """WalkOCC Eq. 2: the mean over valid voxels of the weighted focal cross entropy.
 
     Args:
@@ -114,40 +135,65 @@ def focal_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, gamma: 
         labels: uint8 [B, nz, ny, nx]; 254 takes any class but free, 255 is not valid.
         weights: float [B, nz, ny, nx]; must be 0 where the label is 255. The mean is over their count above 0.
         gamma: focusing exponent.
+        average: mean of a count over processes.
     """
-    valid = (weights > 0).sum().clamp(min=1)
     total: Tensor = _FocalCrossEntropy.apply(logits, labels, weights, gamma)  # type: ignore[no-untyped-call]
-    return total / valid
+    return mean_over(total, weights > 0, average)
 
 
-def trajectory_loss(waypoints_m: Tensor, targets_m: Tensor) -> Tensor:
+def masked_cross_entropy(logits: Tensor, targets: Tensor, average: Average = own) -> Tensor:
+    """Mean cross entropy of logits [N, C, h, w] over pixels; targets int64 [N, h, w], where -100 does not count."""
+    entropy = functional.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction="sum")
+    return mean_over(entropy, targets != IGNORED, average)
+
+
+def trajectory_loss(waypoints_m: Tensor, targets_m: Tensor, average: Average = own) -> Tensor:
     """Smooth-L1 over waypoints [B, T, 2]; entries whose target is NaN have no full future and do not count."""
     present = targets_m.isfinite()
     reachable = torch.where(present, targets_m, waypoints_m.detach())
-    difference = functional.smooth_l1_loss(waypoints_m, reachable, reduction="sum")
-    return difference / present.sum().clamp(min=1)
+    return mean_over(functional.smooth_l1_loss(waypoints_m, reachable, reduction="sum"), present, average)
 
 
 def walkocc_losses(
-    outputs: dict[str, Tensor], targets: dict[str, Tensor], label_weights: Tensor, config: LossConfig
+    outputs: dict[str, Tensor], targets: dict[str, Tensor], label_weights: Tensor, config: LossConfig,
+    average: Average = own,
 ) -> dict[str, Tensor]:
-    """All terms (not yet weighed) and their weighed sum under `total`.
+    """The terms that have a weight (not yet weighed), and their weighed sum under `total`.
+
+    Each term is a mean over what its targets say of the batch; a sample without such targets, as images alone are for
+    all but `semantics` and `consistency`, changes neither its value nor its gradient.
 
     Args:
         outputs: of `WalkOcc.forward`.
-        targets: `labels` uint8 [B, nz, ny, nx], `visible` bool alike, `depth` int64 [N, h, w] (range bin or -100),
-            `semantics` int64 [N, h, w], `waypoints` float32 [B, T, 2] (NaN: none).
+        targets: of `batches.collate`: `labels` uint8 [B, nz, ny, nx], `visible` bool alike, `depth` int64 [N, h, w]
+            (range bin or -100), `semantics` int64 [N, h, w], `waypoints` float32 [B, T, 2] (NaN: none), and
+            `ray_pixels, ray_cells, ray_labels, ray_known` for the consistency term.
         label_weights: [256] weight by label, from `class_weights`.
+        average: mean of a count over processes, so that several of them normalise alike.
+
+    Raises:
+        ConfigurationError: the consistency term has a weight, but the targets have no rays.
     """
-    labels = targets["labels"]
-    weights = label_weights[labels.long()] * torch.where(targets["visible"], 1.0, config.hidden_weight)
-    depth, depth_target = outputs["depth"].float(), targets["depth"]
-    measured = (depth_target != IGNORED).sum().clamp(min=1)
-    terms = {
-        "occupancy": focal_cross_entropy(outputs["occupancy"], labels, weights, config.focal_gamma),
-        "depth": functional.cross_entropy(depth, depth_target, ignore_index=IGNORED, reduction="sum") / measured,
-        "semantics": functional.cross_entropy(outputs["semantics"].float(), targets["semantics"]),
-        "trajectory": trajectory_loss(outputs["trajectory"].float(), targets["waypoints"]),
+    if config.consistency > 0 and "ray_pixels" not in targets:
+        raise ConfigurationError(["the consistency term needs rays, the batch has none"], where="walkocc_losses",
+                                 fix="Make items with rays > 0, or set the weight of consistency to 0")
+
+    def occupancy() -> Tensor:
+        labels = targets["labels"]
+        weights = label_weights[labels.long()] * torch.where(targets["visible"], 1.0, config.hidden_weight)
+        return focal_cross_entropy(outputs["occupancy"], labels, weights, config.focal_gamma, average)
+
+    def consistency() -> Tensor:
+        return consistency_loss(outputs["occupancy"], outputs["depth"], targets["ray_pixels"], targets["ray_cells"],
+                                targets["ray_labels"], targets["ray_known"], average)
+
+    compute = {
+        "occupancy": occupancy,
+        "depth": lambda: masked_cross_entropy(outputs["depth"], targets["depth"], average),
+        "semantics": lambda: masked_cross_entropy(outputs["semantics"], targets["semantics"], average),
+        "trajectory": lambda: trajectory_loss(outputs["trajectory"].float(), targets["waypoints"], average),
+        "consistency": consistency,
     }
+    terms = {name: compute[name]() for name in TERMS if getattr(config, name) > 0}
     terms["total"] = torch.stack([getattr(config, name) * value for name, value in terms.items()]).sum()
     return terms
