@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,25 +12,48 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from occ_perception.errors import OccPerceptionError, TrainingError
 from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
 
 HEADER = "occ_perception"
+FEW = 4
+"""So many differences are named; the rest is counted."""
 NETWORK = "network/"
 """Prefix of the tensors that make up the deployable network."""
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON header as one safetensors file, at once or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write tensors and a JSON header as one safetensors file, at once or not at all.
+
+    Raises:
+        TrainingError: it could not be written, such as on a full disk; a file that was at `path` is as it was.
+    """
     beside = path.with_name(f"{path.name}.tmp{os.getpid()}")
     # Channels-last and shared tensors are brought into the plain layout that safetensors asks for.
     plain = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file(plain, beside, metadata={HEADER: json.dumps(header)})
         os.replace(beside, path)
+    except (OSError, SafetensorError) as error:
+        kept = "What was there before is whole; m" if path.is_file() else "M"
+        raise TrainingError(f"cannot be written ({error})", where=str(path),
+                            fix=f"{kept}ake room on the disk, then go on with --resume") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON file, at once or not at all; errors as in `save_tensors`."""
+    beside = path.with_name(f"{path.name}.tmp")
+    try:
+        beside.write_text(json.dumps(values, indent=1))
+        beside.replace(path)
+    except OSError as error:
+        raise TrainingError(f"cannot be written ({error})", where=str(path),
+                            fix="Make room on the disk, then go on with --resume") from error
     finally:
         beside.unlink(missing_ok=True)
 
@@ -53,6 +77,56 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, json.loads(metadata[HEADER])
 
 
+def load_json(path: Path) -> dict[str, Any] | None:
+    """A file of `write_json`, or None where there is none."""
+    return dict(json.loads(path.read_text())) if path.is_file() else None
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose name begins with `prefix`, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str, fix: str = "") -> None:
+    """Fill `module` with exactly its own tensors.
+
+    Raises:
+        TrainingError: names or shapes differ; says which, of many the first few. `module` is unchanged.
+    """
+    own = module.state_dict()
+    faults = [f"{name} is missing" for name in own.keys() - tensors.keys()]
+    faults += [f"{name} is not in the network" for name in tensors.keys() - own.keys()]
+    faults += [f"{name} is {tuple(tensors[name].shape)}, not {tuple(own[name].shape)}"
+               for name in own.keys() & tensors.keys() if tensors[name].shape != own[name].shape]
+    if faults:
+        more = f", and {len(faults) - FEW} more" if len(faults) > FEW else ""
+        raise TrainingError(f"does not fit the network: {', '.join(sorted(faults)[:FEW])}{more}", where=where, fix=fix)
+    module.load_state_dict(tensors)
+
+
+def differences(theirs: Any, mine: Any, name: str = "") -> list[str]:
+    """Each value in which two configurations of plain values differ, as `section.field theirs, not mine`."""
+    if isinstance(theirs, Mapping) and isinstance(mine, Mapping):
+        keys = [*mine, *(key for key in theirs if key not in mine)]
+        return [text for key in keys
+                for text in differences(theirs.get(key), mine.get(key), f"{name}.{key}" if name else str(key))]
+    return [] if theirs == mine else [f"{name} {_plain(theirs)}, not {_plain(mine)}"]
+
+
+def _plain(value: Any) -> str:
+    return "absent" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def source_commit() -> str | None:
+    """The commit this package is checked out at, or None where it is no checkout."""
+    try:
+        answer = subprocess.run(["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True,
+                                text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None
+
+
 def save_network(path: Path, network: WalkOcc, provenance: Mapping[str, Any]) -> None:
     """A network alone, with its configuration and what is worth knowing about its training."""
     tensors = {NETWORK + name: tensor for name, tensor in network.state_dict().items()}
@@ -67,9 +141,7 @@ def load_network(path: Path) -> tuple[WalkOcc, dict[str, Any]]:
     tensors, header = load_tensors(path)
     try:
         network = WalkOcc(WalkOccConfig.from_dict(header["network"]))
-        network.load_state_dict(
-            {name.removeprefix(NETWORK): tensor for name, tensor in tensors.items() if name.startswith(NETWORK)}
-        )
-    except (KeyError, TypeError, RuntimeError, OccPerceptionError) as error:
+        load_weights(network, part(tensors, NETWORK), where=str(path))
+    except (KeyError, TypeError, OccPerceptionError) as error:
         raise TrainingError(f"holds no WalkOCC network of this version ({error})", where=str(path)) from error
     return network.eval(), dict(header.get("provenance", {}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from occ_perception.datasets.sample import Sample
+from occ_perception.datasets.sample import ImageSample, Sample
+from occ_perception.geometry import VoxelGridSpec
 from occ_perception.metrics import OccupancyIoU
 from occ_perception.networks.walkocc import WalkOcc
 from occ_perception.taxonomy import SIDEWALK
-from occ_perception.training.batches import NO_AUGMENTATION, Samples, collate, make_item
+from occ_perception.training.batches import NO_AUGMENTATION, Samples, collate, make_item, resample
+from occ_perception.training.prefetch import prefetched
 
 Prediction = tuple[NDArray[np.uint8], NDArray[np.float32] | None]
 Predictor = Callable[[Sample], Prediction]
@@ -28,20 +31,45 @@ def spread(count: int, limit: int | None) -> list[int]:
     return [int((i + 0.5) * count / limit) for i in range(limit)]
 
 
-def network_outputs(network: WalkOcc, sample: Sample, *, bfloat16: bool) -> tuple[Tensor, Tensor]:
-    """Occupancy logits [K, nz, ny, nx] and waypoints [T, 2] of one sample, without augmentation."""
-    inputs, _ = collate([make_item(sample, network.config, NO_AUGMENTATION, np.random.default_rng(0))])
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+class OnGrid:
+    """The samples of a data set on a grid inside their own, with cells as theirs; labels and visibility are cut."""
+
+    def __init__(self, samples: Samples, grid: VoxelGridSpec) -> None:
+        self.samples, self.grid = samples, grid
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.samples[index]
+        if sample.spec == self.grid:
+            return sample
+        labels, visible = resample(sample, self.grid, np.eye(4))  # [nz, ny, nx]
+        return replace(sample, spec=self.grid, labels=labels.transpose(2, 1, 0), visible=visible.transpose(2, 1, 0),
+                       instance_rows=None, flow=None)
+
+
+def network_outputs(network: WalkOcc, sample: ImageSample, *, bfloat16: bool, use_lidar: bool = True
+                    ) -> tuple[Tensor, Tensor]:
+    """Occupancy logits [K, nz, ny, nx] and waypoints [T, 2] of one sample, without augmentation, on the CPU.
+
+    Args:
+        use_lidar: False withholds the LiDAR's ranges from a network that takes them.
+    """
+    item = make_item(sample, network.config, NO_AUGMENTATION, np.random.default_rng(0), use_lidar=use_lidar)
+    device = next(network.parameters()).device
+    inputs = {name: tensor.to(device) for name, tensor in collate([item])[0].items()}
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
         occupancy, waypoints = network.infer(**inputs)
-    return occupancy[0], waypoints[0].float()
+    return occupancy[0].cpu(), waypoints[0].float().cpu()
 
 
-def network_predictor(network: WalkOcc, *, bfloat16: bool = False) -> Predictor:
+def network_predictor(network: WalkOcc, *, bfloat16: bool = False, use_lidar: bool = True) -> Predictor:
     """The network as a predictor; it is put into evaluation mode at each call."""
 
-    def predict(sample: Sample) -> Prediction:
+    def predict(sample: ImageSample) -> Prediction:
         network.eval()
-        occupancy, waypoints = network_outputs(network, sample, bfloat16=bfloat16)
+        occupancy, waypoints = network_outputs(network, sample, bfloat16=bfloat16, use_lidar=use_lidar)
         labels = occupancy.argmax(0).to(torch.uint8).numpy().transpose(2, 1, 0)
         return labels, waypoints.numpy()
 
@@ -64,7 +92,7 @@ def evaluate(predict: Predictor, samples: Samples, *, limit: int | None = None) 
     visible, labelled = OccupancyIoU(len(SIDEWALK)), OccupancyIoU(len(SIDEWALK))
     errors_m: list[float] = []
     indices = spread(len(samples), limit)
-    for sample in (samples[index] for index in indices):
+    for sample in prefetched(samples.__getitem__, indices):
         labels, waypoints = predict(sample)
         visible.update(labels, sample.labels, sample.visible)
         labelled.update(labels, sample.labels)
