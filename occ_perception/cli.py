@@ -147,7 +147,7 @@ _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 @app.command(context_settings=_PASS_ON, add_help_option=False)
 def train(context: typer.Context) -> None:
-    """Train a network on the simulated splits; `train --help` lists the options (needs the extra `train`)."""
+    """Train a network on the simulated splits; `train --help` lists the kinds (needs the extra `train`)."""
     _pass_on(context, "occ_perception.training.__main__")
 
 
@@ -390,9 +390,12 @@ def _require(package: str) -> None:
 
 def _pass_on(context: typer.Context, module: str) -> None:
     """Run another module's command with all arguments of this one; its options are written down only there."""
-    command: Callable[..., Any] = importlib.import_module(module).main
-    sub = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    sub.command()(command)
+    command: Callable[..., Any] | typer.Typer = importlib.import_module(module).main
+    if isinstance(command, typer.Typer):
+        sub = command
+    else:
+        sub = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        sub.command()(command)
     try:
         sub(args=context.args, prog_name=f"occ-perception {context.info_name}")
     except SystemExit as end:

@@ -1,17 +1,30 @@
-"""`python -m occ_perception.training`: train a WalkOCC network on the simulated splits."""
+"""`python -m occ_perception.training walkocc|trunk`: train a network, or pretrain its encoder, on simulated splits."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from rich.console import Console
 
-from occ_perception.errors import OccPerceptionError
+from occ_perception.errors import ConfigurationError, OccPerceptionError
 from occ_perception.networks.walkocc import WalkOccConfig
+from occ_perception.training.distributed import process_group, rank
 from occ_perception.training.loop import TrainingConfig, train
+from occ_perception.training.losses import LossConfig
+from occ_perception.training.runner import Interrupted
+from occ_perception.training.schedule import SCHEDULES, Schedule
+from occ_perception.training.trunk import TrunkConfig, pretrain
+
+SIGNAL_STATUS = 128
+"""A shell adds the signal's number to it."""
+
+main = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+                   help="Train networks on simulated splits; several processes by torchrun.")
 
 
 class Size(str, Enum):
@@ -19,38 +32,106 @@ class Size(str, Enum):
 
     lite = "lite"
     paper = "paper"
+    small = "small"
 
 
-def main(
-    data: Annotated[Path, typer.Argument(help="folder of the simulated splits")],
-    output: Annotated[Path, typer.Argument(help="folder for checkpoint, log, model and summary")],
-    size: Annotated[Size, typer.Option(help="sizes of the network")] = Size.lite,
-    steps: Annotated[int | None, typer.Option(help="length of the schedule in steps")] = None,
-    max_minutes: Annotated[float | None, typer.Option(help="length of the schedule in minutes")] = None,
-    batch_size: Annotated[int, typer.Option(help="samples per step")] = TrainingConfig.batch_size,
-    learning_rate: Annotated[float, typer.Option(help="peak of the schedule")] = TrainingConfig.learning_rate,
-    seed: Annotated[int, typer.Option(help="of initialisation, order and augmentation")] = TrainingConfig.seed,
-    threads: Annotated[int, typer.Option(help="threads of torch")] = TrainingConfig.threads,
-    bfloat16: Annotated[bool, typer.Option(help="multiply in bfloat16")] = TrainingConfig.bfloat16,
+Data = Annotated[Path, typer.Argument(help="folder of the simulated splits")]
+Output = Annotated[Path, typer.Argument(help="folder for checkpoint, log, results and summary")]
+SizeOption = Annotated[Size, typer.Option(help="sizes of the network")]
+Steps = Annotated[int | None, typer.Option(help="length of the schedule in steps")]
+MaxMinutes = Annotated[float | None, typer.Option(help="length of the schedule in minutes")]
+BatchSize = Annotated[int, typer.Option(help="samples per step, of all processes together")]
+LearningRate = Annotated[float, typer.Option(help="peak of the schedule")]
+ScheduleOption = Annotated[str, typer.Option(help=f"after the warm-up: {' or '.join(SCHEDULES)}")]
+Seed = Annotated[int, typer.Option(help="of initialisation, order and augmentation")]
+Device = Annotated[str, typer.Option(help="of torch: cpu or cuda")]
+Threads = Annotated[int, typer.Option(help="threads of torch")]
+Loaders = Annotated[int, typer.Option(help="threads that make batches ahead")]
+Bfloat16 = Annotated[bool, typer.Option(help="multiply in bfloat16")]
+CheckpointMinutes = Annotated[float, typer.Option(help="time between checkpoints")]
+Resume = Annotated[bool, typer.Option(help="go on from the checkpoint in the output folder")]
+
+
+@main.command()
+def walkocc(
+    data: Data, output: Output, size: SizeOption = Size.lite, steps: Steps = None, max_minutes: MaxMinutes = None,
+    batch_size: BatchSize = TrainingConfig.batch_size,
+    images: Annotated[
+        list[str] | None, typer.Option(help="SPLIT=COUNT: so many 2D-only samples of this split; repeatable")] = None,
+    images_per_batch: Annotated[
+        int, typer.Option(help="2D-only samples added to each step")] = TrainingConfig.images_per_batch,
+    rays: Annotated[int, typer.Option(help="rays per image for the 2D-3D consistency loss")] = TrainingConfig.rays,
+    consistency: Annotated[float, typer.Option(help="weight of that loss")] = LossConfig.consistency,
+    trunk: Annotated[Path | None, typer.Option(help="trunk.safetensors to start from")] = None,
+    learning_rate: LearningRate = TrainingConfig.learning_rate,
+    schedule: ScheduleOption = TrainingConfig.schedule,
+    seed: Seed = TrainingConfig.seed, device: Device = TrainingConfig.device,
+    threads: Threads = TrainingConfig.threads, loaders: Loaders = TrainingConfig.loaders,
+    bfloat16: Bfloat16 = TrainingConfig.bfloat16,
     validate_every: Annotated[int, typer.Option(help="steps between validations")] = TrainingConfig.validate_every,
-    checkpoint_minutes: Annotated[
-        float, typer.Option(help="time between checkpoints")
-    ] = TrainingConfig.checkpoint_minutes,
-    resume: Annotated[bool, typer.Option(help="go on from the checkpoint in the output folder")] = False,
+    checkpoint_minutes: CheckpointMinutes = TrainingConfig.checkpoint_minutes, resume: Resume = False,
 ) -> None:
-    """Train on the train split, validate on val."""
-    console = Console()
-    try:
+    """Train WalkOCC on the train split, validate on val."""
+    with _processes(device) as console:
         config = TrainingConfig(
-            data=data, output=output, network=getattr(WalkOccConfig, size.value)(), steps=steps,
-            max_minutes=max_minutes, batch_size=batch_size, learning_rate=learning_rate, seed=seed, threads=threads,
-            bfloat16=bfloat16, validate_every=validate_every, checkpoint_minutes=checkpoint_minutes,
+            data=data, output=output, network=_network(size), steps=steps, max_minutes=max_minutes,
+            batch_size=batch_size, extra_images=_counts(images or []), images_per_batch=images_per_batch, rays=rays,
+            loss=LossConfig(consistency=consistency), trunk=trunk, learning_rate=learning_rate,
+            schedule=cast(Schedule, schedule), seed=seed, device=device,
+            threads=threads, loaders=loaders, bfloat16=bfloat16, validate_every=validate_every,
+            checkpoint_minutes=checkpoint_minutes,
         )
         train(config, resume=resume, console=console)
+
+
+@main.command()
+def trunk(
+    data: Data, output: Output, size: SizeOption = Size.small,
+    split: Annotated[str, typer.Option(help="2D-only split to learn from")] = TrunkConfig.train_split,
+    steps: Steps = None, max_minutes: MaxMinutes = None, batch_size: BatchSize = TrunkConfig.batch_size,
+    learning_rate: LearningRate = TrunkConfig.learning_rate,
+    schedule: ScheduleOption = TrunkConfig.schedule,
+    seed: Seed = TrunkConfig.seed, device: Device = TrunkConfig.device, threads: Threads = TrunkConfig.threads,
+    loaders: Loaders = TrunkConfig.loaders, bfloat16: Bfloat16 = TrunkConfig.bfloat16,
+    checkpoint_minutes: CheckpointMinutes = TrunkConfig.checkpoint_minutes, resume: Resume = False,
+) -> None:
+    """Pretrain backbone and neck on images with 2D labels; makes OUTPUT/trunk.safetensors."""
+    with _processes(device) as console:
+        config = TrunkConfig(
+            data=data, output=output, network=_network(size), train_split=split, steps=steps, max_minutes=max_minutes,
+            batch_size=batch_size, learning_rate=learning_rate, schedule=cast(Schedule, schedule), seed=seed,
+            device=device, threads=threads, loaders=loaders, bfloat16=bfloat16, checkpoint_minutes=checkpoint_minutes,
+        )
+        pretrain(config, resume=resume, console=console)
+
+
+def _network(size: Size) -> WalkOccConfig:
+    config: WalkOccConfig = getattr(WalkOccConfig, size.value)()
+    return config
+
+
+def _counts(named: list[str]) -> dict[str, int]:
+    """`SPLIT=COUNT` options as a mapping."""
+    pairs = [entry.partition("=")[::2] for entry in named]
+    wrong = [f"--images must be SPLIT=COUNT, got {entry!r}"
+             for entry, (split, count) in zip(named, pairs, strict=True) if not split or not count.isdigit()]
+    if wrong:
+        raise ConfigurationError(wrong, where="walkocc")
+    return {split: int(count) for split, count in pairs}
+
+
+@contextmanager
+def _processes(device: str) -> Iterator[Console]:
+    """The console of a training in its process group; errors of ours are one message and an exit status."""
+    console = Console()
+    try:
+        with process_group(device):
+            yield console
     except OccPerceptionError as error:
-        console.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
+        if rank() == 0:
+            console.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(SIGNAL_STATUS + error.number if isinstance(error, Interrupted) else 1) from error
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()
