@@ -42,7 +42,7 @@ class RangeEncoder(nn.Module):
         ranges = ranges.unsqueeze(1)
         measured = (ranges > 0).to(ranges.dtype)
         distance = (ranges.clamp(self.first_m, self.last_m) - self.centres_m).abs()
-        weights = (1 - distance / self.step_m).relu()
+        weights = (1 - distance / self.step_m).clamp(min=0)
         return torch.cat([weights * measured, measured], 1)
 
     def forward(self, ranges: Tensor) -> Tensor:

@@ -50,11 +50,12 @@ def volume_conv_bn(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, 
     """
     if kernel == 1 and stride == 1:
         return InPlanes(conv_bn(inputs, outputs, 1, relu=relu))
+    in_plane = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
     along_height = nn.Conv2d(outputs, outputs, (kernel, 1), (stride, 1), (kernel // 2, 0), bias=False)
     layers: list[nn.Module] = [along_height, nn.BatchNorm2d(outputs)]
     if relu:
         layers.append(nn.ReLU(inplace=True))
-    return nn.Sequential(InPlanes(conv_bn(inputs, outputs, kernel, stride)), InColumns(nn.Sequential(*layers)))
+    return nn.Sequential(InPlanes(in_plane), InColumns(nn.Sequential(*layers)))
 
 
 class LiftToVolume(nn.Module):
@@ -97,7 +98,8 @@ class VoxelHead(OccupancyHead):
     def forward(self, volume: Tensor) -> Tensor:
         """[B, inputs, nz of the lift grid, ny, nx] to logits [B, classes, nz of the output grid, ny, nx]."""
         by_class = self.last(self.hidden(volume).permute(0, 3, 4, 2, 1)).transpose(3, 4)
-        logits: Tensor = self.heights(by_class) + self.bias
+        logits = torch.as_tensor(self.heights(by_class))
+        logits = logits + self.bias.to(logits.dtype)
         return logits.permute(0, 3, 4, 1, 2)
 
     @property

@@ -147,11 +147,12 @@ class WalkOccConfig:
         top_m = -2.0 + int(5.0 / cell_m + 1e-6) * cell_m
         low, high = (0.0, -range_m / 2), (range_m, range_m / 2)
         return cls(
-            image_size=(136, 240), halve_image=False, feature_stride=4, bins=RangeBins(0.2, 0.2 + 1.2 * range_m, 0.2),
+            image_size=(136, 240), halve_image=False, feature_stride=4, stage_channels=(32, 64, 96, 128),
+            bins=RangeBins(0.2, 0.2 + 1.2 * range_m, 0.2),
             lift_grid=VoxelGridSpec(
                 (*low, LIFT_GRID.minimum_m[2]), (*high, LIFT_GRID.maximum_m[2]), (cell_m, cell_m, LIFT_GRID.cell[2])
             ),
-            output_grid=VoxelGridSpec((*low, -2.0), (*high, top_m), cell_m),
+            output_grid=VoxelGridSpec((*low, -2.0), (*high, top_m), cell_m), bev_channels=(48, 64, 96),
         )
 
     @classmethod
