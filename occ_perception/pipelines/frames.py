@@ -18,19 +18,25 @@ from occ_perception.pipelines.synchroniser import SyncedSet, Synchroniser
 from occ_perception.recordings.decode import decode_image, decode_points
 from occ_perception.types import CameraImage, PointCloud, SensorFrame
 
+LIDAR_MAX_AGE_S = 0.3
+"""A sweep of 10 Hz arrives 0.1 s after its stamp and is used until the next one arrives: up to 0.2 s, and slack."""
+
 
 def synchroniser_for(
-    rig: Rig, *, anchor: str | None = None, lidars: Sequence[str] = (), **options: Any
+    rig: Rig, *, anchor: str | None = None, lidars: Sequence[str] = (), lidar_max_age_s: float = LIDAR_MAX_AGE_S,
+    **options: Any
 ) -> Synchroniser:
     """A synchroniser for all cameras of a rig and the named LiDARs, with the rig's time offsets.
 
-    `anchor` defaults to the rig's first camera; `options` go to `Synchroniser`.
+    LiDARs are never waited for: a frame takes the newest scan at hand that is not older than `lidar_max_age_s`, and
+    deskewing brings it to the frame's stamp. `anchor` defaults to the rig's first camera; `options` go to
+    `Synchroniser`.
     """
     anchor = rig.camera(anchor).name if anchor else rig.cameras[0].name
     offsets = {camera.name: camera.time_offset_s for camera in rig.cameras}
     offsets |= {name: rig.lidar(name).time_offset_s for name in lidars}
     others = [name for name in offsets if name != anchor]
-    return Synchroniser(anchor, others, offsets_s=offsets, **options)
+    return Synchroniser(anchor, others, offsets_s=offsets, held_s=dict.fromkeys(lidars, lidar_max_age_s), **options)
 
 
 class FrameAssembler:

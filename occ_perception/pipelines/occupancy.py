@@ -1,10 +1,10 @@
-"""The occupancy pipeline: a sensor frame to a labelled grid and the waypoints of the trajectory head."""
+"""The occupancy pipeline: a sensor frame to a labelled grid and the checked waypoints of the trajectory head."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -16,14 +16,19 @@ from occ_perception.calibration import Rig
 from occ_perception.engines import Engine, Manifest
 from occ_perception.errors import BadMessage, ManifestError
 from occ_perception.geometry import MountedCamera, ProjectionTable, coverage, projection_table, se3
+from occ_perception.geometry.range_image import range_image
 from occ_perception.pipelines.planning import PathChecker, PathCheckSettings
 from occ_perception.taxonomy import UNKNOWN, get_taxonomy
-from occ_perception.types import SensorFrame, Trajectory, VoxelGrid
+from occ_perception.types import CameraImage, PointCloud, SensorFrame, Trajectory, VoxelGrid
 
 NO_ODOMETRY = "no_odometry"
 """Flag: there was no pose, so the tilt of the base is taken as none."""
 CAMERA_MISSING = "camera_missing:"
 """Flag, followed by the camera's name: it gave no image for this frame."""
+NO_LIDAR = "no_lidar"
+"""Flag: the model reads LiDAR ranges and the rig has a LiDAR, but no scan came for this frame."""
+RANGES = "ranges"
+"""Engine input [cameras, h, w]: range of the nearest return in each feature pixel, metres; 0 none."""
 
 # Tables round to a feature pixel (about 24 mrad) and a range bin (0.2 m); a fifth of a pixel is below what they resolve
 # and above what the body of a wheeled robot trembles.
@@ -37,7 +42,11 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class OccupancyResult:
-    """What one frame gave. `timings_ms` has `tables`, `engine`, `post`, `path` (only with a path), and `total`."""
+    """What one frame gave.
+
+    `timings_ms` has `tables`, `ranges` (only of models that read them), `engine`, `post`, `path` (only of models that
+    give one), and `total`.
+    """
 
     grid: VoxelGrid
     trajectory: Trajectory | None
@@ -49,7 +58,8 @@ class OccupancyPipeline:
 
     Cameras of another size than the engine's image are resized. Tables follow the tilt of the base and the motion
     between exposures; they are kept while nothing changed. Cells that no camera of the frame sees become 255.
-    Waypoints are laid into the grid of their frame.
+    Scans of all LiDARs become one range image per camera where the model reads them. Waypoints are laid into the grid
+    of their frame.
 
     Args:
         engine: loaded from `manifest`.
@@ -70,6 +80,8 @@ class OccupancyPipeline:
         self._engine = engine
         self._manifest = manifest
         self._mounted = {camera.name: camera.mounted() for camera in rig.cameras}
+        self._reads_ranges = any(tensor.name == RANGES for tensor in manifest.inputs)
+        self._T_base_lidar = {lidar.name: lidar.T_base_lidar for lidar in rig.lidars} if self._reads_ranges else {}
         self._output_grid = manifest.output_grid.spec()
         self._lift_grid = manifest.lift_grid.spec()
         self._bins = manifest.range_bins.bins()
@@ -82,6 +94,19 @@ class OccupancyPipeline:
         self._unseen: _Kept[NDArray[np.uint8]] = _Kept(_COVERAGE_TOLERANCE_RAD, _COVERAGE_TOLERANCE_M)
         self._state = engine.new_state()
 
+    @property
+    def lidars(self) -> tuple[str, ...]:
+        """LiDARs of the rig that the model can make use of; none for a model that reads no ranges."""
+        return tuple(self._T_base_lidar)
+
+    def warm_up(self) -> None:
+        """Answer a frame without light, so that no later one waits for compilers and allocations; then reset."""
+        images = {name: CameraImage(name, 0, np.zeros((m.camera.height, m.camera.width, 3), np.uint8))
+                  for name, m in self._mounted.items()}
+        clouds = {name: PointCloud(name, 0, np.ones((1, 3), np.float32)) for name in self.lidars}
+        self.step(SensorFrame(0, images, clouds, T_odom_base=np.eye(4)))
+        self.reset("warm_up")
+
     def step(self, frame: SensorFrame) -> OccupancyResult:
         """One frame.
 
@@ -92,7 +117,7 @@ class OccupancyPipeline:
         names = [name for name in self._mounted if name in frame.images]
         if not names:
             raise BadMessage("no_image", f"none of {', '.join(self._mounted)} gave an image", where="frame")
-        began = time.perf_counter()
+        watch = _Stopwatch()
         flags = {CAMERA_MISSING + name for name in self._mounted if name not in names}
         T_odom_grid, T_grid_base = None, np.eye(4)
         if frame.T_odom_base is None:
@@ -100,14 +125,21 @@ class OccupancyPipeline:
         else:
             T_odom_grid = se3.gravity_aligned(frame.T_odom_base)
             T_grid_base = se3.invert(T_odom_grid) @ frame.T_odom_base
-        table, unseen = self._geometry(names, T_grid_base, frame.T_anchor_exposure)
+        exposures = [frame.T_anchor_exposure.get(name) for name in names]
+        table, unseen = self._geometry(names, T_grid_base, exposures)
         images = self._images([frame.images[name].pixels for name in names])
-        prepared = time.perf_counter()
+        watch.lap("tables")
         inputs: dict[str, NDArray[Any]] = {
             "images": images, "rows": table.rows, "bins": table.bins, "weights": table.weights
         }
+        lidars = [name for name in self._T_base_lidar if name in frame.clouds]
+        if self._reads_ranges:
+            inputs[RANGES] = self._ranges(names, exposures, [frame.clouds[name] for name in lidars])
+            if self._T_base_lidar and not lidars:
+                flags.add(NO_LIDAR)
+            watch.lap("ranges")
         outputs, self._state = self._engine.run(inputs, self._state)
-        inferred = time.perf_counter()
+        watch.lap("engine")
         labels = outputs["labels"]
         np.bitwise_or(labels, unseen, out=labels)
         grid = VoxelGrid(
@@ -118,20 +150,18 @@ class OccupancyPipeline:
             taxonomy=self._manifest.taxonomy,
             model_id=self._manifest.model_id,
             T_odom_grid=T_odom_grid,
-            sensor_stamps_ns={name: frame.images[name].stamp_ns for name in names},
+            sensor_stamps_ns={name: stamp_ns for name, stamp_ns in frame.sensor_stamps_ns().items()
+                              if name in names or name in lidars},
             flags=frozenset(flags),
         )
-        finished = ended = time.perf_counter()
-        stages = {"tables": prepared - began, "engine": inferred - prepared, "post": finished - inferred}
+        watch.lap("post")
         trajectory = None
         if self._checker is not None:
             waypoints_m = outputs["waypoints"]
             trajectory = Trajectory(frame.stamp_ns, waypoints_m, self._times_s,
                                     self._checker.check(grid.labels, waypoints_m))
-            ended = time.perf_counter()
-            stages["path"] = ended - finished
-        stages["total"] = ended - began
-        return OccupancyResult(grid, trajectory, {name: 1e3 * seconds for name, seconds in stages.items()})
+            watch.lap("path")
+        return OccupancyResult(grid, trajectory, watch.laps_ms | {"total": sum(watch.laps_ms.values())})
 
     def reset(self, reason: str) -> None:
         """Forget what was kept from frame to frame; counted by reason in `resets`."""
@@ -141,11 +171,10 @@ class OccupancyPipeline:
         self._unseen.clear()
 
     def _geometry(
-        self, names: Sequence[str], T_grid_base: Matrix, motions: Mapping[str, Matrix]
+        self, names: Sequence[str], T_grid_base: Matrix, exposures: Sequence[Matrix | None]
     ) -> tuple[ProjectionTable, NDArray[np.uint8]]:
         """The projection table, and 255 in every cell (message order) that no camera sees."""
         mounted = [self._mounted[name] for name in names]
-        exposures = [motions.get(name) for name in names]
         matrices = np.stack([T_grid_base, *[np.eye(4) if motion is None else motion for motion in exposures]])
 
         def make_table() -> ProjectionTable:
@@ -158,6 +187,15 @@ class OccupancyPipeline:
         table = self._table.get(tuple(names), matrices, make_table)
         unseen = self._unseen.get(tuple(names), matrices[:1], lambda: self._unseen_cells(mounted, T_grid_base))
         return table, unseen
+
+    def _ranges(self, names: Sequence[str], exposures: Sequence[Matrix | None],
+                clouds: Sequence[PointCloud]) -> NDArray[np.float32]:
+        """What the scans measured in each feature pixel; zeros without any."""
+        if not clouds:
+            return np.zeros((len(names), *self._manifest.feature_size), np.float32)
+        points_m = np.concatenate([se3.apply(self._T_base_lidar[cloud.lidar], cloud.points_m) for cloud in clouds])
+        return range_image(points_m, [self._mounted[name] for name in names], self._manifest.feature_size,
+                           input_size=self._manifest.image_size, T_anchor_exposure=exposures)
 
     def _unseen_cells(self, mounted: Sequence[MountedCamera], T_grid_base: Matrix) -> NDArray[np.uint8]:
         seen = coverage(mounted, self._output_grid, T_grid_base).transpose()
@@ -172,6 +210,19 @@ class OccupancyPipeline:
             for image in pixels
         ]
         return np.ascontiguousarray(fitted[0])[None] if len(fitted) == 1 else np.stack(fitted)
+
+
+class _Stopwatch:
+    """Milliseconds from lap to lap."""
+
+    def __init__(self) -> None:
+        self.laps_ms: dict[str, float] = {}
+        self._last_s = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """End a lap and begin the next one."""
+        now_s = time.perf_counter()
+        self.laps_ms[name], self._last_s = 1e3 * (now_s - self._last_s), now_s
 
 
 @dataclass

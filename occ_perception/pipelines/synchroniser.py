@@ -45,8 +45,13 @@ class SyncedSet:
 
 @dataclass
 class _Queue:
+    """Items of one sensor. `older_ns`: how much older than the anchor one may be; `used_ns`: the held one's stamp."""
+
     offset_ns: int
+    older_ns: int
+    held: bool
     last_ns: int | None = None
+    used_ns: int | None = None
     items: deque[tuple[int, Any]] = field(default_factory=deque)
 
 
@@ -55,7 +60,9 @@ class Synchroniser:
 
     A set goes out as soon as every other sensor has an item within the tolerance. It waits for the absent ones at
     most `wait_s` of stamp time; a sensor that has been silent for `silent_s` is not waited for until it returns.
-    Every pushed item is used in one set, pending, or counted in `drops`.
+    A held sensor is never waited for: each set takes what is at hand of it, again and again until something newer is
+    there. That suits scans, which arrive when their sweep is complete, long after the stamp of their first point.
+    Every pushed item is used in one set (a held one in several), pending, or counted in `drops`.
 
     Args:
         anchor: the sensor whose stamps the results carry.
@@ -64,6 +71,7 @@ class Synchroniser:
         wait_s: how long an anchor waits for the others.
         silent_s: silence after which a sensor counts as dead.
         offsets_s: by sensor, added to its stamps (`time_offset_s` of the rig).
+        held_s: by held sensor, how much older than the anchor its item may be, instead of the tolerance.
         capacity: items that wait per sensor.
         jump_back_s: a stamp further back than this is a jump of the clock, which drops everything that waits.
     """
@@ -77,10 +85,11 @@ class Synchroniser:
         wait_s: float = 0.05,
         silent_s: float = 0.5,
         offsets_s: Mapping[str, float] | None = None,
+        held_s: Mapping[str, float] | None = None,
         capacity: int = 8,
         jump_back_s: float = 1.0,
     ) -> None:
-        offsets = dict(offsets_s or {})
+        offsets, held = dict(offsets_s or {}), dict(held_s or {})
         faults = [f"{name} must be positive, got {value}" for name, value in
                   (("capacity", capacity), ("jump_back_s", jump_back_s)) if not value > 0]
         faults += [f"{name} must not be negative, got {value}" for name, value in
@@ -88,6 +97,9 @@ class Synchroniser:
         names = [anchor, *sensors]
         faults += [f"sensor {name!r} is named twice" for name, count in Counter(names).items() if count > 1]
         faults += [f"offset of unknown sensor {name!r}" for name in offsets if name not in names]
+        faults += [f"held sensor {name!r} is none of the others" for name in held if name not in sensors]
+        faults += [f"held_s of {name!r} must not be negative, got {age_s}" for name, age_s in held.items()
+                   if not age_s >= 0]
         if faults:
             raise ConfigurationError(faults, where="synchroniser")
         self.anchor = anchor
@@ -99,7 +111,10 @@ class Synchroniser:
         self._silent_ns = round(silent_s * 1e9)
         self._jump_ns = round(jump_back_s * 1e9)
         self._capacity = capacity
-        self._queues = {name: _Queue(round(offsets.get(name, 0.0) * 1e9)) for name in names}
+        self._queues = {
+            name: _Queue(round(offsets.get(name, 0.0) * 1e9), round(held.get(name, tolerance_s) * 1e9), name in held)
+            for name in names
+        }
         self._first_ns: int | None = None
         self._now_ns = 0
         self._emitted_ns: int | None = None
@@ -107,8 +122,8 @@ class Synchroniser:
 
     @property
     def pending(self) -> int:
-        """Number of items that wait."""
-        return sum(len(queue.items) for queue in self._queues.values())
+        """Number of items that wait; those of held sensors lie ready instead."""
+        return sum(len(queue.items) for queue in self._queues.values() if not queue.held)
 
     def push(self, sensor: str, stamp_ns: int, payload: Any) -> list[SyncedSet]:
         """Take one item and return the sets that are now complete, oldest first.
@@ -132,14 +147,13 @@ class Synchroniser:
         queue.last_ns = stamp_ns
         self._first_ns = stamp_ns if self._first_ns is None else self._first_ns
         self._now_ns = max(self._now_ns, stamp_ns)
-        if self._comes_too_late(sensor, stamp_ns):
+        if sensor != self.anchor and self._emitted_ns is not None and stamp_ns < self._emitted_ns - queue.older_ns:
             self._drop(sensor, "too_old")
             return []
         queue.items.append((stamp_ns, payload))
         complete = self._collect(self._now_ns)
         if len(queue.items) > self._capacity:
-            queue.items.popleft()
-            self._drop(sensor, "overflow")
+            self._drop_first(sensor, "overflow")
         return complete
 
     def expire(self, now_ns: int) -> list[SyncedSet]:
@@ -153,12 +167,9 @@ class Synchroniser:
     def reset(self) -> None:
         """Drop everything that waits and forget all stamps; the next set says `after_jump`."""
         for name, queue in self._queues.items():
-            self.drops["clock_jump"] += len(queue.items)
-            self.drops_by_sensor[name, "clock_jump"] += len(queue.items)
-            queue.items.clear()
-            queue.last_ns = None
-        self.drops += Counter()  # keeps only what was counted
-        self.drops_by_sensor += Counter()
+            while queue.items:
+                self._drop_first(name, "clock_jump")
+            queue.last_ns = queue.used_ns = None
         self.jumps += 1
         self._after_jump = True
         self._first_ns = self._emitted_ns = None
@@ -168,10 +179,11 @@ class Synchroniser:
         self.drops[reason] += 1
         self.drops_by_sensor[sensor, reason] += 1
 
-    def _comes_too_late(self, sensor: str, stamp_ns: int) -> bool:
-        if self._emitted_ns is None or sensor == self.anchor:
-            return False
-        return stamp_ns < self._emitted_ns - self._tolerance_ns
+    def _drop_first(self, sensor: str, reason: str) -> None:
+        """Let go of the sensor's oldest item; one that was held and used is no loss."""
+        queue = self._queues[sensor]
+        if queue.items.popleft()[0] != queue.used_ns:
+            self._drop(sensor, reason)
 
     def _collect(self, now_ns: int | None) -> list[SyncedSet]:
         """Sets that are complete, or whose waiting is over at `now_ns` (None: all)."""
@@ -188,13 +200,16 @@ class Synchroniser:
         return complete
 
     def _nearest(self, sensor: str, stamp_ns: int) -> int | None:
-        """Position in the sensor's queue of the item nearest to `stamp_ns`, or None beyond the tolerance."""
-        items = self._queues[sensor].items
-        best = min(range(len(items)), key=lambda i: abs(items[i][0] - stamp_ns), default=None)
-        return best if best is not None and abs(items[best][0] - stamp_ns) <= self._tolerance_ns else None
+        """Position in the sensor's queue of the item nearest to `stamp_ns`, or None where none is near enough."""
+        queue = self._queues[sensor]
+        late_ns = {i: item_ns - stamp_ns for i, (item_ns, _) in enumerate(queue.items)}
+        near = [i for i, late in late_ns.items() if -queue.older_ns <= late <= self._tolerance_ns]
+        return min(near, key=lambda i: abs(late_ns[i]), default=None)
 
     def _may_come(self, sensor: str, stamp_ns: int) -> bool:
         """Whether an item near `stamp_ns` can still be hoped for."""
+        if self._queues[sensor].held:
+            return False
         last_ns = self._queues[sensor].last_ns
         if last_ns is None:  # never heard: hoped for only while the stream is young
             return self._first_ns is not None and stamp_ns - self._first_ns <= self._silent_ns
@@ -204,13 +219,17 @@ class Synchroniser:
         stamp_ns, payload = self._queues[self.anchor].items.popleft()
         payloads, stamps = {self.anchor: payload}, {self.anchor: stamp_ns}
         for name, match in matches.items():
-            items = self._queues[name].items
-            older = match if match is not None else sum(1 for item in items if item[0] < stamp_ns - self._tolerance_ns)
+            queue = self._queues[name]
+            oldest_ns = stamp_ns - queue.older_ns
+            older = match if match is not None else sum(1 for item in queue.items if item[0] < oldest_ns)
             for _ in range(older):  # later anchors are newer still: these have no chance any more
-                items.popleft()
-                self._drop(name, "no_match")
+                self._drop_first(name, "no_match")
             if match is not None:
-                stamps[name], payloads[name] = items.popleft()
+                stamps[name], payloads[name] = queue.items[0]
+                if queue.held:
+                    queue.used_ns = stamps[name]
+                else:
+                    queue.items.popleft()
         self._emitted_ns = stamp_ns
         after_jump, self._after_jump = self._after_jump, False
         missing = frozenset(name for name, match in matches.items() if match is None)

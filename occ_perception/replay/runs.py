@@ -23,7 +23,7 @@ from occ_perception.recordings.frames import TRUTH_OCCUPANCY_TOPIC, sensor_event
 from occ_perception.replay.about import about_engine, about_machine, about_model, about_recording, about_software
 from occ_perception.replay.evaluation import Evaluation, FrameScore, Scorer, Snapshot
 from occ_perception.replay.streams import SensorStream, Truth, TruthStream
-from occ_perception.types import CameraImage, SensorFrame, Trajectory, VoxelGrid
+from occ_perception.types import Trajectory, VoxelGrid
 
 VOXELS_TOPIC = "/perception_node/output/voxels"
 TRAJECTORY_TOPIC = "/perception_node/output/trajectory"
@@ -54,15 +54,18 @@ def replay_bag(bag: Path, rig: Rig, engine: Engine, manifest: Manifest, *, truth
     with ExitStack() as stack:
         reader = stack.enter_context(BagReader(bag))
         truth, notes = _truth_stream(stack, reader, truth_bag)
-        synchroniser, odometry = synchroniser_for(rig), OdometryBuffer()
+        odometry = OdometryBuffer()
         assembler, pipeline = FrameAssembler(rig, odometry), OccupancyPipeline(engine, manifest, rig)
+        sensors = {sensor for sensor, _ in sensor_topics(reader, rig, topics).values()}
+        lidars = [name for name in pipeline.lidars if name in sensors]
+        synchroniser = synchroniser_for(rig, lidars=lidars)
         scorer = Scorer(manifest.output_grid.spec(), manifest.taxonomy, rig, worst)
-        _warm_up(pipeline, rig)
+        pipeline.warm_up()
         began_s, images = time.perf_counter(), 0
         total = _anchor_count(reader, rig, topics, limit)
         for event in sensor_events(reader, rig, topics):
-            if event.kind == "cloud":
-                continue  # no task of this pipeline reads clouds
+            if event.kind == "cloud" and event.sensor not in lidars:
+                continue  # the model reads no clouds
             try:
                 if event.kind == "odometry":
                     odometry.push(decode_odometry(event.message))
@@ -80,18 +83,13 @@ def replay_bag(bag: Path, rig: Rig, engine: Engine, manifest: Manifest, *, truth
         for synced in synchroniser.flush():
             _answer(synced, assembler, pipeline, scorer, truth)
         wall_s = time.perf_counter() - began_s
-        for counter in (synchroniser.drops, assembler.drops, odometry.drops):
+        for (sensor, reason), count in synchroniser.drops_by_sensor.items():
+            scorer.drops[reason if sensor == synchroniser.anchor else f"{sensor}: {reason}"] += count
+        for counter in (assembler.drops, odometry.drops):
             scorer.drops.update(counter)
         engine_about = about_engine(manifest, engine.describe())
         about = _about(bag, rig, truth_bag) | {"model": about_model(manifest), "engine": engine_about}
         return scorer.evaluation(about, images_in=images, wall_s=wall_s, notes=notes)
-
-
-def _warm_up(pipeline: OccupancyPipeline, rig: Rig) -> None:
-    """One frame of black images, so that no frame of the recording waits for compilers."""
-    black = {c.name: CameraImage(c.name, 0, np.zeros((c.height, c.width, 3), np.uint8)) for c in rig.cameras}
-    pipeline.step(SensorFrame(0, black, T_odom_base=np.eye(4)))
-    pipeline.reset("warm_up")
 
 
 def _answer(synced: SyncedSet, assembler: FrameAssembler, pipeline: OccupancyPipeline, scorer: Scorer,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from occ_perception.errors import BadMessage, ConfigurationError, ManifestError
 from occ_perception.geometry import VoxelGridSpec, coverage, se3
 from occ_perception.pipelines import OccupancyPipeline, PathCheckSettings
 from occ_perception.pipelines.bench import InstantEngine, bench_outside_engine
-from occ_perception.types import CameraImage, PathCheck, SensorFrame, WaypointFlag
+from occ_perception.types import CameraImage, PathCheck, PointCloud, SensorFrame, WaypointFlag
 
 GRID = VoxelGridSpec((0.0, -2.0, -1.0), (4.0, 2.0, 1.0), 0.2)
 LIFT = VoxelGridSpec((0.0, -2.0, -1.0), (4.0, 2.0, 1.0), (0.2, 0.2, 0.5))
@@ -32,8 +32,12 @@ def camera(name: str, yaw: float = 0.0, width: int = 64, height: int = 48) -> di
     }
 
 
-def rig(*cameras: dict[str, Any]) -> Rig:
-    return Rig.model_validate({"name": "test", "cameras": list(cameras)})
+def rig(*cameras: dict[str, Any], lidars: Sequence[dict[str, Any]] = ()) -> Rig:
+    return Rig.model_validate({"name": "test", "cameras": list(cameras), "lidars": list(lidars)})
+
+
+def lidar(name: str, x: float = 0.0, yaw: float = 0.0) -> dict[str, Any]:
+    return {"name": name, "frame": name, "T_base_lidar": se3.from_euler(0.0, 0.0, yaw, (x, 0.0, 0.3)).tolist()}
 
 
 def manifest(**changes: Any) -> Manifest:
@@ -52,6 +56,13 @@ def manifest(**changes: Any) -> Manifest:
         "licence": "Apache-2.0",
     }
     return Manifest.model_validate(values | changes)
+
+
+RANGES = {"name": "ranges", "shape": ("cameras", 12, 16), "dtype": "float32", "meaning": ""}
+
+
+def manifest_with_ranges() -> Manifest:
+    return manifest(inputs=[RANGES])
 
 
 class StandIn(InstantEngine):
@@ -74,8 +85,13 @@ def image(name: str, height: int = 48, width: int = 64, fill: int = 9) -> Camera
     return CameraImage(name, STAMP, np.full((height, width, 3), fill, np.uint8))
 
 
-def frame(*images: CameraImage, T_odom_base: np.ndarray | None = None, **motions: np.ndarray) -> SensorFrame:
-    return SensorFrame(STAMP, {i.camera: i for i in images}, T_odom_base=T_odom_base, T_anchor_exposure=motions)
+def cloud(name: str, *points_m: tuple[float, float, float], stamp_ns: int = STAMP) -> PointCloud:
+    return PointCloud(name, stamp_ns, np.array(points_m, np.float32))
+
+
+def frame(*images: CameraImage, clouds: Sequence[PointCloud] = (), T_odom_base: np.ndarray | None = None,
+          **motions: np.ndarray) -> SensorFrame:
+    return SensorFrame(STAMP, {i.camera: i for i in images}, {c.lidar: c for c in clouds}, T_odom_base, motions)
 
 
 def test_a_result_is_in_the_layout_of_the_message_and_says_where_it_comes_from() -> None:
@@ -210,6 +226,70 @@ def test_a_model_without_paths_gives_none_and_checks_none() -> None:
     result = OccupancyPipeline(StandIn(), only_grids, rig(camera("front"))).step(frame(image("front")))
     assert result.trajectory is None
     assert "path" not in result.timings_ms
+
+
+def test_scans_of_all_lidars_become_ranges_along_the_rays_of_each_camera() -> None:
+    engine = StandIn()
+    robot = rig(camera("front"), camera("left", np.pi / 2), lidars=[lidar("top"), lidar("rear", -0.4, np.pi)])
+    pipeline = OccupancyPipeline(engine, manifest_with_ranges(), robot)
+    # on both cameras' axes, which start at (0.1, 0, 0.3); the rear LiDAR looks back
+    scans = [cloud("top", (3.1, 0.0, 0.0), (0.1, 2.5, 0.0), stamp_ns=STAMP - 7),
+             cloud("rear", (-2.5, 0.0, 0.0), stamp_ns=STAMP - 9)]
+    result = pipeline.step(frame(image("front"), image("left"), clouds=scans, T_odom_base=np.eye(4)))
+    ranges = engine.given[0]["ranges"]
+    assert (ranges.dtype, ranges.shape) == (np.float32, (2, 12, 16))
+    # the centre of the image lies between feature pixels: rounding up takes the lower right one
+    assert {tuple(index) for index in np.argwhere(ranges)} == {(0, 6, 8), (1, 6, 8)}
+    np.testing.assert_allclose(ranges[:, 6, 8], [2.0, 2.5], atol=1e-5)
+    assert result.grid.sensor_stamps_ns == {"front": STAMP, "left": STAMP, "top": STAMP - 7, "rear": STAMP - 9}
+    assert result.grid.flags == frozenset()
+    assert "ranges" in result.timings_ms
+
+
+def test_a_scan_lies_where_the_camera_was_when_it_exposed() -> None:
+    engine = StandIn()
+    pipeline = OccupancyPipeline(engine, manifest_with_ranges(), rig(camera("front"), lidars=[lidar("top")]))
+    before = se3.from_euler(0.0, 0.0, 0.0, (-0.5, 0.0, 0.0))
+    pipeline.step(frame(image("front"), clouds=[cloud("top", (3.1, 0.0, 0.0))], front=before))
+    assert engine.given[0]["ranges"].max() == pytest.approx(3.5)
+
+
+def test_without_a_scan_the_ranges_are_zero_and_the_grid_says_so_where_the_rig_has_a_lidar() -> None:
+    engine = StandIn()
+    equipped = OccupancyPipeline(engine, manifest_with_ranges(), rig(camera("front"), lidars=[lidar("top")]))
+    bare = OccupancyPipeline(engine, manifest_with_ranges(), rig(camera("front")))
+    assert (equipped.lidars, bare.lidars) == (("top",), ())
+    silent, blind = (pipeline.step(frame(image("front"))).grid for pipeline in (equipped, bare))
+    assert silent.flags == {"no_lidar", "no_odometry"}
+    assert silent.sensor_stamps_ns == {"front": STAMP}
+    assert blind.flags == {"no_odometry"}
+    assert all(given["ranges"].shape == (1, 12, 16) and not given["ranges"].any() for given in engine.given)
+
+
+def test_a_model_that_reads_no_ranges_is_given_none() -> None:
+    engine = StandIn()
+    pipeline = OccupancyPipeline(engine, manifest(), rig(camera("front"), lidars=[lidar("top")]))
+    result = pipeline.step(frame(image("front"), clouds=[cloud("top", (3.0, 0.0, 0.0))]))
+    assert pipeline.lidars == ()
+    assert set(engine.given[0]) == {"images", "rows", "bins", "weights"}
+    assert result.grid.sensor_stamps_ns == {"front": STAMP}
+    assert result.grid.flags == {"no_odometry"}
+
+
+def test_warming_up_answers_every_camera_and_lidar_and_leaves_no_trace() -> None:
+    engine = StandIn()
+    pipeline = OccupancyPipeline(engine, manifest_with_ranges(), rig(
+        camera("front", width=128, height=96), camera("left"), lidars=[lidar("top")]))
+    pipeline.warm_up()
+    assert engine.given[0]["images"].shape == (2, 48, 64, 3)
+    assert pipeline.resets == {"warm_up": 1}
+    pipeline.step(frame(image("front", 96, 128), image("left"), T_odom_base=np.eye(4)))
+    assert engine.given[1]["rows"] is not engine.given[0]["rows"]
+
+
+def test_the_benchmark_of_a_model_with_ranges_scans() -> None:
+    stages = bench_outside_engine(manifest_with_ranges(), rig(camera("front"), lidars=[lidar("top")]), frames=2)
+    assert stages["ranges"] > 0
 
 
 def test_the_benchmark_outside_the_engine_adds_up() -> None:

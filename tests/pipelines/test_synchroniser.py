@@ -148,12 +148,59 @@ def test_flush_gives_what_still_waits() -> None:
     assert sync.pending == 0
 
 
+def scanned(**options: object) -> Synchroniser:
+    return Synchroniser("left", ["top"], held_s={"top": 0.3}, **options)  # type: ignore[arg-type]
+
+
+def test_a_held_sensor_is_never_waited_for_and_serves_until_something_newer_is_there() -> None:
+    sync = scanned()
+    (out,) = pushed(sync, ("left", 0))
+    assert out.missing == {"top"}
+    taken = []
+    for ms in (100, 200, 300, 400, 500):  # sweeps of 5 Hz arrive 200 ms after their stamp
+        arrived = [("top", ms - 200)] if ms % 200 == 0 else []
+        (out,) = pushed(sync, *arrived, ("left", ms))
+        taken.append(out.payloads.get("top"))
+    assert taken == [None, "top0", "top0", "top200", "top200"]
+    assert not sync.drops
+    assert sync.pending == 0
+
+
+def test_a_held_item_that_grew_too_old_is_no_loss_and_one_that_nobody_took_is() -> None:
+    sync = scanned()
+    assert pushed(sync, ("top", 0), ("left", 0))[0].payloads["top"] == "top0"
+    assert pushed(sync, ("left", 300))[0].missing == frozenset()
+    assert pushed(sync, ("left", 301))[0].missing == {"top"}
+    assert not sync.drops
+    (out,) = pushed(sync, ("top", 400), ("top", 500), ("left", 550))
+    assert out.payloads["top"] == "top500"
+    assert sync.drops == {"no_match": 1}
+    pushed(sync, ("top", 240))
+    assert sync.drops == {"no_match": 1, "stamp_went_back": 1}
+
+
+def test_of_held_items_the_nearest_within_both_limits_is_taken() -> None:
+    (out,) = pushed(scanned(), ("top", -100), ("top", 60), ("left", 0))
+    assert out.payloads["top"] == "top-100"  # 60 ms ahead is beyond the tolerance
+    sync = scanned()
+    (out,) = pushed(sync, ("top", -100), ("top", 40), ("left", 0))
+    assert out.payloads["top"] == "top40"
+
+
+def test_a_jump_of_the_clock_forgets_what_was_held() -> None:
+    sync = scanned()
+    pushed(sync, ("top", 5000), ("left", 5000), ("top", 5100))
+    (out,) = pushed(sync, ("left", 0))
+    assert out.missing == {"top"}
+    assert sync.drops == {"clock_jump": 1}  # the one that was used is no loss
+
+
 def test_an_unannounced_sensor_and_bad_options_are_refused_with_all_faults() -> None:
     with pytest.raises(ConfigurationError, match="left, right"):
         stereo().push("middle", T0, None)
     with pytest.raises(ConfigurationError) as caught:
-        Synchroniser("a", ["b", "b"], capacity=0, tolerance_s=-1.0, offsets_s={"c": 0.0})
-    assert len(caught.value.faults) == 4
+        Synchroniser("a", ["b", "b"], capacity=0, tolerance_s=-1.0, offsets_s={"c": 0.0}, held_s={"a": 1.0, "b": -1.0})
+    assert len(caught.value.faults) == 6
 
 
 SENSORS = ("left", "right", "top")
@@ -161,11 +208,11 @@ ITEMS = st.lists(st.tuples(st.sampled_from(SENSORS), st.integers(-5, 3000)), max
 
 
 @settings(max_examples=300, deadline=None)
-@given(items=ITEMS, capacity=st.integers(1, 4), expire=st.booleans())
+@given(items=ITEMS, capacity=st.integers(1, 4), expire=st.booleans(), held=st.booleans())
 def test_every_item_is_used_once_or_pending_or_dropped_for_a_known_reason(
-    items: list[tuple[str, int]], capacity: int, expire: bool
+    items: list[tuple[str, int]], capacity: int, expire: bool, held: bool
 ) -> None:
-    sync = Synchroniser("left", ["right", "top"], capacity=capacity)
+    sync = Synchroniser("left", ["right", "top"], capacity=capacity, held_s={"top": 0.2} if held else None)
     used: list[int] = []
     for number, (sensor, ms) in enumerate(items):
         outs = sync.push(sensor, ms * MS, number)
@@ -174,11 +221,13 @@ def test_every_item_is_used_once_or_pending_or_dropped_for_a_known_reason(
             used += out.payloads.values()
             assert out.stamps_ns["left"] == out.stamp_ns
             assert out.missing == set(SENSORS) - set(out.payloads)
-            for stamp_ns in out.stamps_ns.values():
-                assert abs(stamp_ns - out.stamp_ns) <= 50 * MS
+            for name, stamp_ns in out.stamps_ns.items():
+                older = 200 * MS if held and name == "top" else 50 * MS
+                assert -older <= stamp_ns - out.stamp_ns <= 50 * MS
         assert all(len(queue.items) <= capacity for queue in sync._queues.values())
-    assert len(used) == len(set(used))
-    assert len(used) + sync.pending + sync.drops.total() == len(items)
+    assert held or len(used) == len(set(used))
+    ready = sum(item not in used for _, item in sync._queues["top"].items) if held else 0
+    assert len(set(used)) + sync.pending + ready + sync.drops.total() == len(items)
     assert set(sync.drops) <= set(REASONS)
     by_reason: Counter[str] = Counter()
     for (_, reason), count in sync.drops_by_sensor.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from occ_perception.recordings.frames import (
     TRUTH_OCCUPANCY_TOPIC,
     TRUTH_TRAJECTORY_TOPIC,
     compressed_image_topic,
+    points_topic,
 )
-from occ_perception.types import CameraImage, Odometry, Trajectory, VoxelGrid
+from occ_perception.types import CameraImage, Odometry, PointCloud, Trajectory, VoxelGrid
 
 GRID = VoxelGridSpec((0.0, -2.0, -1.0), (4.0, 2.0, 1.0), 0.2)
 LIFT = VoxelGridSpec((0.0, -2.0, -1.0), (4.0, 2.0, 1.0), (0.2, 0.2, 0.5))
@@ -90,10 +91,13 @@ Record = Callable[..., Path]
 
 @pytest.fixture
 def record(tmp_path: Path) -> Record:
-    """record(classes, truth={frame: (near, far)}): images whose brightness stands for a class, odometry, truth."""
+    """record(classes, truth={frame: (near, far)}): images whose brightness stands for a class, odometry, truth.
+
+    `scans` are the frames at which the LiDAR `top` saw one point, 2 m ahead of it.
+    """
 
     def write(classes: list[int | None], truth: Mapping[int, tuple[int, int]], name: str = "drive.mcap",
-              **damaged: Any) -> Path:
+              scans: Sequence[int] = (), **damaged: Any) -> Path:
         encoder, path = MessageEncoder(make), tmp_path / name
         with BagWriter(path) as bag:
             for frame, label in enumerate(classes):
@@ -105,6 +109,9 @@ def record(tmp_path: Path) -> Record:
                 message = encoder.compressed_image(CameraImage("front", stamp, pixels), 95)
                 if label is None:
                     message.data = np.frombuffer(b"no picture at all", np.uint8)
+                if frame in scans:
+                    scan = PointCloud("top", stamp, np.float32([[2.0, 0.0, 0.0]]))
+                    bag.write(points_topic("top"), stamp, encoder.point_cloud(scan))
                 bag.write(damaged.get("topic", compressed_image_topic("front")), stamp, message)
                 if frame in truth:
                     bag.write(TRUTH_OCCUPANCY_TOPIC, stamp, encoder.voxel_grid(true_grid(frame, *truth[frame])))

@@ -10,6 +10,7 @@ import pytest
 
 from occ_perception import cli
 from occ_perception.calibration import Rig
+from occ_perception.engines import Manifest
 from occ_perception.errors import RecordingError
 from occ_perception.geometry import coverage
 from occ_perception.recordings import BagReader, BagWriter, MessageEncoder, make
@@ -106,6 +107,30 @@ def test_truth_on_another_grid_is_refused(run: Any, record: Record, tmp_path: Pa
         bag.write(TRUTH_OCCUPANCY_TOPIC, stamp_of(0), MessageEncoder(make).voxel_grid(grid))
     with pytest.raises(RecordingError, match="on the grid of the model"):
         run(record([2], {}), truth_bag=tmp_path / "other.mcap")
+
+
+def test_scans_reach_a_model_that_reads_ranges_and_no_other(run: Any, record: Record, rig: Rig) -> None:
+    robot = Rig.model_validate(rig.model_dump(mode="json") | {"lidars": [
+        {"name": "top", "frame": "top", "T_base_lidar": {"translation": [0.1, 0.0, 0.3]}}]})
+    given: list[float] = []
+
+    class Reader(BrightnessEngine):
+        def run(self, inputs: Any, state: Any) -> Any:
+            given.append(float(inputs["ranges"].max()))
+            return super().run(inputs, state)
+
+    ranges = {"name": "ranges", "shape": ("cameras", 12, 16), "dtype": "float32", "meaning": ""}
+    reads = Manifest.model_validate(manifest().model_dump() | {"inputs": [ranges]})
+    bag = record([2] * 6, {}, scans=[1, 5])
+    evaluation = replay_bag(bag, robot, Reader(), reads)
+    flagged = ["no_lidar" in frame.flags for frame in evaluation.frames]
+    # a scan serves for 0.3 s, brought to each frame's stamp: the robot moves by 0.1 m a frame, turned by 0.3 rad
+    assert flagged == [True, False, False, False, False, False]
+    assert given[1:3] == [0.0, pytest.approx(2.0)]
+    assert given[3] < given[2]
+    assert "ranges" in evaluation.latency_ms
+    assert evaluation.drops == {}
+    assert "ranges" not in run(bag).latency_ms
 
 
 def outputs_of(tmp_path: Path, labels: dict[int, int], diagnostics: dict[str, str] | None = None) -> Path:
