@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from occ_perception.types import PathStatus
+
 WINDOW_FRAMES = 1000
 """Latency percentiles cover this many frames: 100 s at 10 Hz."""
 TOTAL = "receive_to_publish"
@@ -56,6 +58,8 @@ class Health:
         self._at_report = (now_s, 0, 0)  # time, frames answered, frames dropped
         self._oldest_s = 0.0
         self._resets: Counter[str] = Counter()
+        self._paths: Counter[PathStatus] = Counter()
+        self._last_path = PathStatus.UNCHECKED
 
     # --- counting ---
 
@@ -93,10 +97,13 @@ class Health:
         with self._lock:
             self._resets[reason] += 1
 
-    def answered(self, timings_ms: Mapping[str, float]) -> None:
-        """A frame was published; `timings_ms` by stage."""
+    def answered(self, timings_ms: Mapping[str, float], path: PathStatus | None = None) -> None:
+        """A frame was published; `timings_ms` by stage, `path` what the check of its path found."""
         with self._lock:
             self._answered += 1
+            if path is not None:
+                self._paths[path] += 1
+                self._last_path = path
             for stage, value in timings_ms.items():
                 self._stages_ms.setdefault(stage, deque(maxlen=WINDOW_FRAMES)).append(value)
 
@@ -112,12 +119,15 @@ class Health:
     # --- reporting ---
 
     def statuses(self, node: str, hardware_id: str) -> list[DiagnosticStatus]:
-        """One status for the frames and one per sensor; rates are those since the last call."""
+        """One status for the frames, one per sensor, one for paths if there were any; rates are since the last call."""
         with self._lock:
             now_s = time.monotonic()
             passed_s = max(now_s - self._at_report[0], 1e-9)
             statuses = [self._frames(node, hardware_id, passed_s)]
             statuses += [self._sensor(node, hardware_id, name, now_s, passed_s) for name in self._sensors]
+            if self._paths:  # a blocked way is no fault of the node
+                counts = {found.name.lower(): self._paths[found] for found in PathStatus if found}
+                statuses.append(status(f"{node}: path", hardware_id, OK, self._last_path.name.lower(), counts))
             self._at_report = (now_s, self._answered, sum(self._drops.values()))
             return statuses
 
@@ -148,8 +158,8 @@ class Health:
         sensor.received_at_report = sensor.received
         level, message = OK, f"{rate_hz:.1f} Hz"
         if silent_s > self._stale_after_s:
-            # Without odometry frames are still answered, only without a pose.
-            level = ERROR if silent_s > 3 * self._stale_after_s and noun != "odometry" else WARN
+            # Without odometry and scans frames are still answered, only without a pose and with less to go by.
+            level = ERROR if silent_s > 3 * self._stale_after_s and noun == "image" else WARN
             message = f"no {noun} {'for' if sensor.last_s is not None else 'yet, after'} {silent_s:.1f} s"
         if sensor.faults:
             level = ERROR

@@ -18,6 +18,7 @@ from occ_perception.ros.environment import shipped
 TASKS = ("occupancy", "trajectory")
 BACKENDS = ("onnxruntime",)
 DEVICES = ("auto", "cpu", "cuda", "tensorrt")
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,10 @@ PARAMETERS: dict[str, Declared] = {
     "allow_cpu": Declared(True, "Run on the CPU where the device asked for cannot be had, instead of refusing."),
     "threads": Declared(0, "Threads of one operator on the CPU; 0 takes one per core.", 0, 256),
     "anchor_camera": Declared("", "Camera whose stamps the results carry. Empty: the first one of the rig."),
-    "lidars": Declared([""], "LiDARs of the rig to subscribe to and deskew with each frame. [''] takes none: the "
-                             "shipped model looks through cameras only."),
+    "lidars": Declared([AUTO], "LiDARs of the rig to subscribe to and deskew with each frame. ['auto'] takes all of "
+                               "them where the model reads LiDAR ranges and none elsewhere; [''] takes none."),
+    "lidar_max_age_ms": Declared(
+        300.0, "Oldest scan that a frame is answered with; LiDARs are never waited for.", 0.0, 5_000.0),
     "max_age_ms": Declared(500.0, "Frames older than this when their turn comes are dropped before they are decoded; "
                                   "0 never drops. Compares stamps with the node's clock.", 0.0, 60_000.0),
     "sync_tolerance_ms": Declared(50.0, "Largest difference of stamps within a frame.", 0.0, 5_000.0),
@@ -75,6 +78,13 @@ PARAMETERS: dict[str, Declared] = {
         200.0, "Longest extrapolation of the newest odometry; beyond it a frame has no pose.", 0.0, 5_000.0),
     "stale_after_s": Declared(
         1.0, "Silence of a sensor after which the diagnostics warn; three times as long is an error.", 0.05, 600.0),
+    "footprint_radius_m": Declared(
+        0.0, "Radius of the disc that the robot covers, for the check of paths; 0 takes the rig's.", 0.0, 5.0),
+    "safety_distance_m": Declared(
+        0.2, "An obstacle closer to the footprint than this makes a waypoint of the path tight.", 0.0, 5.0),
+    "path_ceiling_m": Declared(
+        1.0, "Voxels higher than this above the base's origin are no obstacles to a path.", -5.0, 10.0),
+    "off_limits": Declared(["road"], "Classes of ground that a path should not lie on; [''] allows all."),
     "grid_frame": Declared("occ_grid", "Frame of the results: origin and yaw of the base, z against gravity."),
     "publish_confidence": Declared(
         True, "Fill the confidence of the voxel grid; without it the message is half the size."),
@@ -87,7 +97,10 @@ PARAMETERS: dict[str, Declared] = {
 
 @dataclass(frozen=True)
 class NodeParameters:
-    """All parameters, checked. Times are in the unit of their name; empty choices are resolved."""
+    """All parameters, checked. Times are in the unit of their name; empty choices are resolved.
+
+    None leaves `lidars` to the model and `footprint_radius_m` to the rig.
+    """
 
     rig: Path
     model: Path
@@ -98,12 +111,17 @@ class NodeParameters:
     allow_cpu: bool
     threads: int | None
     anchor_camera: str
-    lidars: tuple[str, ...]
+    lidars: tuple[str, ...] | None
+    lidar_max_age_ms: float
     max_age_ms: float
     sync_tolerance_ms: float
     sync_wait_ms: float
     odometry_timeout_ms: float
     stale_after_s: float
+    footprint_radius_m: float | None
+    safety_distance_m: float
+    path_ceiling_m: float
+    off_limits: tuple[str, ...]
     grid_frame: str
     publish_confidence: bool
     publish_standard: bool
@@ -178,10 +196,12 @@ class ParameterSet:
                                      fix="Correct them and configure the node again")
         return NodeParameters(
             **paths, tasks=tuple(values["tasks"]), variant=values["variant"] or None,
-            threads=values["threads"] or None, lidars=tuple(name for name in values["lidars"] if name),
+            threads=values["threads"] or None, footprint_radius_m=values["footprint_radius_m"] or None,
+            lidars=None if values["lidars"] == [AUTO] else tuple(name for name in values["lidars"] if name),
+            off_limits=tuple(name for name in values["off_limits"] if name),
             **{name: values[name] for name in (
-                "backend", "device", "allow_cpu", "anchor_camera", "max_age_ms", "sync_tolerance_ms", "sync_wait_ms",
-                "odometry_timeout_ms", "stale_after_s", "grid_frame", "publish_confidence", "publish_standard",
-                "broadcast_tf",
+                "backend", "device", "allow_cpu", "anchor_camera", "lidar_max_age_ms", "max_age_ms",
+                "sync_tolerance_ms", "sync_wait_ms", "odometry_timeout_ms", "stale_after_s", "safety_distance_m",
+                "path_ceiling_m", "grid_frame", "publish_confidence", "publish_standard", "broadcast_tf",
             )},
         )

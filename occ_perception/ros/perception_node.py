@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from nav_msgs.msg import Odometry as OdometryMsg
@@ -23,7 +22,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from occ_perception.calibration import Rig, load_rig
 from occ_perception.engines import EngineDescription, load_engine, load_manifest
 from occ_perception.errors import ConfigurationError, OccPerceptionError
-from occ_perception.pipelines import FrameAssembler, OccupancyPipeline, OdometryBuffer
+from occ_perception.pipelines import FrameAssembler, OccupancyPipeline, OdometryBuffer, PathCheckSettings
 from occ_perception.pipelines.frames import synchroniser_for
 from occ_perception.recordings.encode import MessageEncoder
 from occ_perception.recordings.frames import ODOMETRY
@@ -37,7 +36,7 @@ from occ_perception.ros.messages import make
 from occ_perception.ros.outputs import Outputs
 from occ_perception.ros.parameters import TASKS, NodeParameters, ParameterSet
 from occ_perception.ros.worker import Worker
-from occ_perception.types import CameraImage, SensorFrame
+from occ_perception.taxonomy import get_taxonomy
 
 _SWITCH_INTERVAL_S = 0.0005
 """How long one Python thread may keep the others waiting; Python's own 5 ms are half of what a frame costs outside
@@ -52,6 +51,7 @@ class _Configured:
     parameters: NodeParameters
     rig: Rig
     anchor: str
+    lidars: tuple[str, ...]
     engine: EngineDescription
     pipeline: OccupancyPipeline
     encoder: MessageEncoder
@@ -121,23 +121,29 @@ class PerceptionNode(LifecycleNode):
         faults = [f"anchor_camera: {name!r} is not in the rig, which has {cameras}"
                   for name in [anchor] if name not in cameras]
         faults += [f"lidars: {name!r} is not in the rig, which has {lidars}"
-                   for name in parameters.lidars if name not in lidars]
+                   for name in parameters.lidars or () if name not in lidars]
         faults += [f"tasks: {task!r} is not answered by {manifest.model_id}, which answers {', '.join(manifest.tasks)}"
                    for task in parameters.tasks if task not in manifest.tasks]
+        path_check = PathCheckSettings(
+            parameters.footprint_radius_m or rig.footprint_radius_m, parameters.safety_distance_m,
+            parameters.path_ceiling_m, parameters.off_limits)
+        if "trajectory" in manifest.tasks:
+            faults += path_check.misfits(manifest.output_grid.spec(), get_taxonomy(manifest.taxonomy))
         if faults:
             raise ConfigurationError(faults, where=self.get_fully_qualified_name())
         engine = load_engine(
             manifest, backend=parameters.backend, device=parameters.device, variant=parameters.variant,
             allow_cpu=parameters.allow_cpu, threads=parameters.threads)
-        pipeline = OccupancyPipeline(engine, manifest, rig)
-        pipeline.step(_black_frame(rig))  # compiles and allocates now what would delay the first frame
+        pipeline = OccupancyPipeline(engine, manifest, rig, path_check)
+        pipeline.warm_up()
+        chosen = pipeline.lidars if parameters.lidars is None else parameters.lidars
         encoder = MessageEncoder(make, base_frame=rig.base_frame, odom_frame=rig.odom_frame,
                                  grid_frame=parameters.grid_frame)
         outputs = Outputs(
             self, encoder, parameters.tasks, manifest.taxonomy, confidence=parameters.publish_confidence,
             standard=parameters.publish_standard, broadcast_tf=parameters.broadcast_tf,
             incompatible=self._note_incompatible_reader)
-        return _Configured(parameters, rig, anchor, engine.describe(), pipeline, encoder, outputs)
+        return _Configured(parameters, rig, anchor, chosen, engine.describe(), pipeline, encoder, outputs)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and begin to answer."""
@@ -155,12 +161,13 @@ class PerceptionNode(LifecycleNode):
         made = self._made
         assert made is not None  # by the life cycle
         parameters, rig = made.parameters, made.rig
-        kinds = {camera.name: "image" for camera in rig.cameras} | dict.fromkeys(parameters.lidars, "cloud")
+        kinds = {camera.name: "image" for camera in rig.cameras} | dict.fromkeys(made.lidars, "cloud")
         health = Health(kinds | {ODOMETRY: "odometry"}, made.anchor, parameters.stale_after_s)
         odometry = OdometryBuffer(extrapolate_s=parameters.odometry_timeout_ms / 1e3)
         wait_s = parameters.sync_wait_ms / 1e3
-        synchroniser = synchroniser_for(rig, anchor=made.anchor, lidars=parameters.lidars, wait_s=wait_s,
-                                        tolerance_s=parameters.sync_tolerance_ms / 1e3)
+        synchroniser = synchroniser_for(
+            rig, anchor=made.anchor, lidars=made.lidars, lidar_max_age_s=parameters.lidar_max_age_ms / 1e3,
+            wait_s=wait_s, tolerance_s=parameters.sync_tolerance_ms / 1e3)
         inbox = Inbox(streams=frozenset({ODOMETRY}))
         made.pipeline.reset("activated")
         self._worker = Worker(
@@ -255,7 +262,7 @@ class PerceptionNode(LifecycleNode):
                 transports[kind] = listen(kind, f"{topic}/{suffix}", name, partial(keep_image, name, transports))
             expected = made.encoder.camera_info(camera)
             listen(CameraInfo, f"{topic}/camera_info", name, partial(self._check_camera, health, name, expected))
-        for name in made.parameters.lidars:
+        for name in made.lidars:
             listen(PointCloud2, f"~/input/{name}/points", name, partial(keep, name))
         listen(OdometryMsg, "~/input/odometry", ODOMETRY, partial(keep, ODOMETRY), qos.ODOMETRY_INPUT)
 
@@ -291,13 +298,6 @@ class PerceptionNode(LifecycleNode):
             message.status.extend(self._health.statuses(self.get_name(), self.get_fully_qualified_name()))
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
-
-
-def _black_frame(rig: Rig) -> SensorFrame:
-    """A frame of all cameras of the rig in which nothing is to be seen."""
-    images = {camera.name: CameraImage(camera.name, 0, np.zeros((camera.height, camera.width, 3), np.uint8))
-              for camera in rig.cameras}
-    return SensorFrame(stamp_ns=0, images=images, T_odom_base=np.eye(4))
 
 
 def run(name: str, tasks: Sequence[str], arguments: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from occ_perception.calibration import Rig, load_rig
 from occ_perception.geometry import se3
 from occ_perception.types import CameraImage, Odometry, PointCloud
 
-SIZE = (48, 64)
+SIZE, FEATURE_SIZE = (48, 64), (12, 16)
 GRID = {"minimum_m": (0.0, -5.0, -2.0), "maximum_m": (10.0, 5.0, 3.0), "cell_m": 0.5}
 LIFT = {"minimum_m": (0.0, -5.0, -1.0), "maximum_m": (10.0, 5.0, 1.0), "cell_m": 1.0}
 TIMES_S = tuple(0.5 * (i + 1) for i in range(10))
@@ -62,6 +62,17 @@ def rig(rig_file: Path) -> Rig:
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that labels every cell by the brightness of the images: dark 1 (road), bright 2 (sidewalk)."""
+    return write_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def ranging_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that labels every cell by the LiDAR: 1 (road) without any return, 2 (sidewalk) where there is one."""
+    return write_model(tmp_path_factory.mktemp("ranging_model"), ranges=True)
+
+
+def write_model(folder: Path, ranges: bool = False) -> Path:
+    """A tiny model in `folder`, which is returned; with `ranges` it reads range images instead of the brightness."""
     onnx = pytest.importorskip("onnx", reason="the tiny model is made with onnx, of the train requirements")
     from occ_perception.engines import Manifest, TensorSpec, TrainingRecord, Variant, save_manifest, sha256_of
     from occ_perception.engines.manifest import GridSpec, RangeBinsSpec
@@ -69,15 +80,15 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     helper, kinds = onnx.helper, onnx.TensorProto
     grid, lift = VoxelGridSpec(**GRID), VoxelGridSpec(**LIFT)
-    folder = tmp_path_factory.mktemp("model")
     shape = list(grid.shape[::-1])
     constants = {
-        "shape": np.array(shape, np.int64), "limit": np.float32(100.0), "one": np.uint8(1), "two": np.uint8(2),
+        "shape": np.array(shape, np.int64), "limit": np.float32(0.0 if ranges else 100.0),
+        "one": np.uint8(1), "two": np.uint8(2),
         "confidence_value": np.full(shape, 200, np.uint8),
         "waypoint_values": np.stack([np.arange(1, 11), np.zeros(10)], axis=1).astype(np.float32),
     }
     nodes = [
-        helper.make_node("Cast", ["images"], ["as_float"], to=kinds.FLOAT),
+        helper.make_node("Cast", ["ranges" if ranges else "images"], ["as_float"], to=kinds.FLOAT),
         helper.make_node("ReduceMean", ["as_float"], ["brightness"], keepdims=0),
         helper.make_node("Greater", ["brightness", "limit"], ["bright"]),
         helper.make_node("Where", ["bright", "two", "one"], ["label"]),
@@ -88,13 +99,14 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     specs = {
         "images": ("uint8", ("cameras", *SIZE, 3)), "rows": ("int32", ("hits", lift.size)),
         "bins": ("int32", ("hits", lift.size)), "weights": ("float32", ("hits", lift.size)),
+        **({"ranges": ("float32", ("cameras", *FEATURE_SIZE))} if ranges else {}),
         "labels": ("uint8", tuple(shape)), "confidence": ("uint8", tuple(shape)), "waypoints": ("float32", (10, 2)),
     }
     onnx_type = {"uint8": kinds.UINT8, "int32": kinds.INT32, "float32": kinds.FLOAT}
     tensors = {name: helper.make_tensor_value_info(name, onnx_type[kind], list(size))
                for name, (kind, size) in specs.items()}
-    names = list(specs)
-    graph = helper.make_graph(nodes, "tiny", [tensors[n] for n in names[:4]], [tensors[n] for n in names[4:]],
+    inputs, outputs = list(specs)[:-3], list(specs)[-3:]
+    graph = helper.make_graph(nodes, "tiny", [tensors[n] for n in inputs], [tensors[n] for n in outputs],
                               [onnx.numpy_helper.from_array(np.asarray(v), n) for n, v in constants.items()])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.save(model, folder / "tiny.onnx")
@@ -103,9 +115,9 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_manifest(Manifest(
         name="tiny", version="1", tasks=("occupancy", "trajectory"), taxonomy="sidewalk14",
         output_grid=GridSpec.of(grid), lift_grid=GridSpec.of(lift),
-        range_bins=RangeBinsSpec(minimum_m=0.5, maximum_m=10.5, step_m=1.0), image_size=SIZE, feature_size=(12, 16),
-        maximum_hits=2, waypoint_times_s=TIMES_S, inputs=tuple(described[n] for n in names[:4]),
-        outputs=tuple(described[n] for n in names[4:]), licence="Apache-2.0",
+        range_bins=RangeBinsSpec(minimum_m=0.5, maximum_m=10.5, step_m=1.0), image_size=SIZE,
+        feature_size=FEATURE_SIZE, maximum_hits=2, waypoint_times_s=TIMES_S,
+        inputs=tuple(described[n] for n in inputs), outputs=tuple(described[n] for n in outputs), licence="Apache-2.0",
         variants={"fp32": Variant(file="tiny.onnx", sha256=sha256_of(folder / "tiny.onnx"), precision="fp32",
                                   devices=("cpu",))},
         training=TrainingRecord(data="none", data_version="0", data_hash="0", commit="0", seed=0, steps=0),

@@ -63,6 +63,25 @@ def test_unknown_anchor_and_lidar_are_listed_at_once(make_node: Any) -> None:
     assert "lidars: 'bottom' is not in the rig" in message
 
 
+def test_what_does_not_fit_the_grid_or_the_taxonomy_of_the_model_is_listed_at_once(make_node: Any) -> None:
+    message = failure(make_node(footprint_radius_m=0.3, path_ceiling_m=-3.0, off_limits=["road", "lava"],
+                                anchor_camera="rear"))
+    for fault in ("anchor_camera: 'rear'", "off_limits: 'lava' is no ground of sidewalk14",
+                  "footprint_radius_m: a footprint of 0.3 m", "ceiling_m: no cell", "4 faults"):
+        assert fault in message
+
+
+def test_lidars_follow_the_rig_where_the_model_reads_them_unless_they_are_named(
+    make_node: Any, ranging_model_folder: Path
+) -> None:
+    reads = str(ranging_model_folder)
+    for parameters, heard in (({}, ()), ({"lidars": ["top"]}, ("top",)), ({"model": reads}, ("top",)),
+                              ({"model": reads, "lidars": [""]}, ())):
+        node = make_node(**parameters)
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert node._made.lidars == heard
+
+
 def test_a_model_whose_file_changed_is_refused(make_node: Any, model_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(model_folder, tmp_path / "model")
     with (tmp_path / "model" / "tiny.onnx").open("ab") as file:

@@ -11,8 +11,10 @@ import rclpy  # noqa: F401  (the module is skipped where ROS 2 is absent)
 from lifecycle_msgs.msg import Transition
 
 from occ_perception.geometry import se3
+from occ_perception.pipelines import PathChecker, PathCheckSettings
 from occ_perception.recordings.decode import decode_trajectory, decode_voxel_grid
-from occ_perception.types import CameraImage, Odometry, PointCloud
+from occ_perception.taxonomy import SIDEWALK
+from occ_perception.types import CameraImage, Odometry, PointCloud, WaypointFlag
 
 pytestmark = pytest.mark.ros
 
@@ -52,6 +54,27 @@ def test_trajectory_comes_with_the_grid(robot: Any) -> None:
     trajectory = decode_trajectory(robot.heard["trajectory"][-1])
     np.testing.assert_array_equal(trajectory.positions_m[:, 0], np.arange(1, 11))
     np.testing.assert_allclose(trajectory.times_s, 0.5 * np.arange(1, 11))
+
+
+def test_the_trajectory_is_laid_into_the_grid_and_the_diagnostics_count_its_status(robot: Any) -> None:
+    for brightness, off_limits in ((220, 0), (20, WaypointFlag.OFF_LIMITS)):  # all that is seen is sidewalk, or road
+        stamp_ns = robot.frame(brightness)
+        grid = decode_voxel_grid(robot.answer(stamp_ns))
+        robot.operator.until(
+            lambda s=stamp_ns: s == decode_trajectory(robot.heard["trajectory"][-1]).stamp_ns, "its path", 5.0)
+        message = robot.heard["trajectory"][-1]
+        check = decode_trajectory(message).check
+        expected = PathChecker(grid.spec, SIDEWALK, PathCheckSettings()).check(
+            grid.labels, np.stack([np.arange(1, 11), np.zeros(10)], axis=1))
+        np.testing.assert_array_equal(check.flags, expected.flags)
+        np.testing.assert_array_equal(check.ruling_label, expected.ruling_label)
+        assert check.flags[4] == off_limits
+        assert check.flags[9] == WaypointFlag.OUTSIDE | WaypointFlag.UNKNOWN | off_limits  # the grid ends at 10 m
+        assert np.isinf(check.clearance_m).all()
+        assert (message.status, message.taxonomy) == (message.STATUS_CAUTION, "sidewalk14")
+    robot.until_diagnosed("path", "caution", lambda n: int(n or 0) >= 2)
+    parts = robot.diagnostics()
+    assert (parts["path"]["message"], parts["path"]["blocked"], parts["path"]["level"]) == ("caution", "0", "0")
 
 
 def restart(robot: Any) -> None:
@@ -122,6 +145,7 @@ def test_standard_messages_come_for_whoever_subscribes(robot: Any) -> None:
     occupied = int(((decode_voxel_grid(robot.answer(robot.frame())).labels % 255) > 0).sum())
     assert points.width == occupied > 0
     assert points.header.frame_id == robot.heard["path"][-1].header.frame_id == "occ_grid"
+    assert [pose.pose.position.x for pose in robot.heard["path"][-1].poses] == list(range(1, 11))
     assert robot.heard["traversability"][-1].info.width == 20
     assert '"curb"' in robot.heard["label_names"][-1].data
 
@@ -240,7 +264,7 @@ def test_diagnostics_name_the_engine_and_every_stage(robot: Any) -> None:
     assert parts["engine"]["provider"] == "CPUExecutionProvider"
     assert parts["engine"]["model_id"] == "tiny@1"
     assert parts.keys() >= {"engine", "frames", "front", "left", "top", "odometry"}
-    stages = {"wait", "assemble", "tables", "engine", "post", "publish", "outside_engine"}
+    stages = {"wait", "assemble", "tables", "engine", "post", "path", "publish", "outside_engine"}
     assert all(float(parts["frames"][f"{stage}_p50_ms"]) >= 0 for stage in stages)
 
 

@@ -29,7 +29,7 @@ class Stage:
         self.done, self.logged, self.running = threading.Semaphore(0), [], True
         self.resets: list[str] = []
         self.now_ns = 0
-        self.step: Any = lambda frame: SimpleNamespace(timings_ms={"engine": 1.0})
+        self.step: Any = lambda frame: SimpleNamespace(timings_ms={"engine": 1.0}, trajectory=None)
         self.worker = Worker(
             self.inbox, Synchroniser("front"), OdometryBuffer(), SimpleNamespace(assemble=lambda s: s, drops=Counter()),
             SimpleNamespace(step=lambda frame: self.step(frame), reset=self.resets.append),
