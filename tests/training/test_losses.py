@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from occ_perception.datasets.sample import ImageSample, Sample
 from occ_perception.errors import ConfigurationError
+from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
+from occ_perception.training.batches import NO_AUGMENTATION, collate, make_item
 from occ_perception.training.losses import (
+    TERMS,
     LossConfig,
     class_weights,
     focal_cross_entropy,
+    masked_cross_entropy,
     trajectory_loss,
     walkocc_losses,
 )
+
+WEIGHTS = class_weights(torch.tensor([0.9, *[0.1 / 13] * 13]), LossConfig())
 
 
 def reference(logits: Tensor, labels: Tensor, weights: Tensor, gamma: float) -> Tensor:
@@ -107,7 +116,107 @@ def test_total_is_the_weighed_sum_and_hidden_voxels_count_less() -> None:
     assert losses["total"].item() == pytest.approx(1.5 * math.log(2) + 3 * math.log(4))
 
 
+def test_terms_without_weight_are_not_computed_and_absent() -> None:
+    config = LossConfig.trajectory_only()
+    outputs = {"trajectory": torch.zeros(1, 10, 2)}  # what the other terms would need is not even there
+    losses = walkocc_losses(outputs, {"waypoints": torch.ones(1, 10, 2)}, torch.ones(256), config)
+    assert set(losses) == {"trajectory", "total"}
+    assert losses["total"].item() == pytest.approx(0.5 * config.trajectory)
+
+
+def test_consistency_without_rays_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="needs rays"):
+        walkocc_losses({}, {}, torch.ones(256), LossConfig(consistency=1.0))
+
+
+def random_outputs(config: WalkOccConfig, entries: int) -> dict[str, Tensor]:
+    """Outputs of as many entries, those of the first ones alike for any number of them."""
+    generators = [torch.Generator().manual_seed(entry) for entry in range(entries)]
+    nx, ny, nz = config.output_grid.shape
+    h, w = config.feature_size
+    shapes = {"occupancy": (config.classes, nz, ny, nx), "depth": (config.bins.count, h, w),
+              "semantics": (config.image_classes, h, w), "trajectory": (config.waypoints, 2)}
+    return {name: torch.stack([torch.randn(shape, generator=g) for g in generators]).requires_grad_()
+            for name, shape in shapes.items()}
+
+
+def test_images_alone_change_no_loss_and_no_gradient_but_those_of_the_image(
+    small: WalkOccConfig, samples: Sequence[Sample], image_samples: Sequence[ImageSample]
+) -> None:
+    def losses_of(batch: Sequence[ImageSample]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        items = [make_item(sample, small, NO_AUGMENTATION, np.random.default_rng(0), rays=20) for sample in batch]
+        outputs = random_outputs(small, len(batch))
+        terms = walkocc_losses(outputs, collate(items)[1], WEIGHTS, LossConfig(consistency=1.0))
+        return terms, outputs
+
+    paired, outputs = losses_of(samples[:2])
+    mixed, mixed_outputs = losses_of([*samples[:2], *image_samples])
+    for term in ("occupancy", "depth", "trajectory"):
+        assert mixed[term].item() == pytest.approx(paired[term].item(), rel=1e-6)
+        paired[term].backward(retain_graph=True)
+        mixed[term].backward(retain_graph=True)
+        gradient, mixed_gradient = outputs[term].grad, mixed_outputs[term].grad
+        assert gradient is not None
+        assert mixed_gradient is not None
+        assert gradient.abs().sum() > 0
+        assert torch.equal(mixed_gradient[:2], gradient)
+        assert not mixed_gradient[2:].any()
+    for term in ("semantics", "consistency"):
+        for values in mixed_outputs.values():
+            values.grad = None
+        mixed[term].backward(retain_graph=True)
+        reached = mixed_outputs["semantics" if term == "semantics" else "occupancy"].grad
+        assert reached is not None
+        assert (reached.flatten(1).abs().sum(1) > 0).all()
+
+
+def test_a_batch_of_images_alone_trains_without_nan(
+    small: WalkOccConfig, image_samples: Sequence[ImageSample]
+) -> None:
+    torch.manual_seed(0)
+    network = WalkOcc(small)
+    items = [make_item(sample, small, NO_AUGMENTATION, np.random.default_rng(0), rays=20) for sample in image_samples]
+    inputs, targets = collate(items)
+    losses = walkocc_losses(network(**inputs), targets, WEIGHTS, LossConfig(consistency=1.0))
+    assert set(losses) == {*TERMS, "total"}
+    assert [losses[name].item() for name in ("occupancy", "depth", "trajectory")] == [0.0, 0.0, 0.0]
+    assert losses["semantics"].item() > 0
+    losses["total"].backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_several_processes_normalise_alike(small: WalkOccConfig, samples: Sequence[Sample]) -> None:
+    """Two processes with unequal counts: the mean of their losses is the loss of the whole batch."""
+    items = [make_item(sample, small, NO_AUGMENTATION, np.random.default_rng(0), rays=20) for sample in samples]
+    items[1]["labels"][4:] = 255
+    items[2]["depth"][:, :4] = -100
+    config = LossConfig(consistency=1.0)
+    outputs = random_outputs(small, 4)
+    whole = walkocc_losses(outputs, collate(items)[1], WEIGHTS, config)
+    halves = [({name: value[part] for name, value in outputs.items()}, collate(items[part])[1])
+              for part in (slice(0, 2), slice(2, 4))]
+    counts: list[list[Tensor]] = [[], []]
+    for seen, half in zip(counts, halves, strict=True):
+        walkocc_losses(*half, WEIGHTS, config, lambda count, seen=seen: seen.append(count) or count)
+    assert any(first != second for first, second in zip(*counts, strict=True))
+    spread = []
+    for half in halves:
+        means = iter([(first + second) / 2 for first, second in zip(*counts, strict=True)])
+        spread.append(walkocc_losses(*half, WEIGHTS, config, lambda _, means=means: next(means)))
+    for term in (*TERMS, "total"):
+        mean = (spread[0][term] + spread[1][term]).item() / 2
+        assert mean == pytest.approx(whole[term].item(), rel=1e-5)
+
+
+def test_masked_cross_entropy_is_the_mean_over_labelled_pixels() -> None:
+    logits = torch.zeros(1, 4, 1, 3)
+    assert masked_cross_entropy(logits, torch.tensor([[[1, -100, 2]]])).item() == pytest.approx(math.log(4))
+    assert masked_cross_entropy(logits, torch.full((1, 1, 3), -100)).item() == 0.0
+
+
 def test_loss_configuration_lists_its_faults() -> None:
     with pytest.raises(ConfigurationError) as caught:
         LossConfig(depth=-1.0, largest_class_weight=0.5)
     assert len(caught.value.faults) == 2
+    with pytest.raises(ConfigurationError, match="must have a weight"):
+        LossConfig(occupancy=0.0, depth=0.0, semantics=0.0, trajectory=0.0)
