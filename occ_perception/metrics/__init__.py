@@ -1,7 +1,8 @@
 """Scores: one class each with `update`, `merge` and `compute`. Fractions in 0..1; NaN where nothing was measured."""
 
 from occ_perception.geometry.semantic_map import semantic_map
-from occ_perception.metrics.bootstrap import Bootstrap, Interval, interval, mean_iou
+from occ_perception.metrics._common import ratio
+from occ_perception.metrics.bootstrap import Bootstrap, Interval, Resampled, interval, mean_iou
 from occ_perception.metrics.depth import DepthErrors
 from occ_perception.metrics.navigation import NavigationRates
 from occ_perception.metrics.occupancy import OccupancyIoU, relative_miou
@@ -12,5 +13,6 @@ from occ_perception.metrics.tracking import OccSTQ
 
 __all__ = [
     "Bootstrap", "DepthErrors", "Interval", "NavigationRates", "OccSTQ", "OccupancyIoU", "PanopticQuality",
-    "ProjectedSemantics", "RayIoU", "interval", "mean_iou", "project_labels", "relative_miou", "semantic_map",
+    "ProjectedSemantics", "RayIoU", "Resampled", "interval", "mean_iou", "project_labels", "ratio", "relative_miou",
+    "semantic_map",
 ]

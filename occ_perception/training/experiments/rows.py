@@ -1,0 +1,143 @@
+"""The rows of the tables: what each method learns from and what it is scored on, and the training that follows.
+
+All rows start from one trunk and take the same number of optimiser steps over the same paired samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from occ_perception.errors import ConfigurationError
+from occ_perception.geometry import SIDEWALK_GRID
+from occ_perception.networks.walkocc import WalkOccConfig
+from occ_perception.training.experiments.scale import Scale
+from occ_perception.training.loop import TrainingConfig
+from occ_perception.training.losses import LossConfig
+
+Need = tuple[str, float]
+"""A split and the edge of its voxels, metres."""
+TRUTH_CELL_M = float(SIDEWALK_GRID.cell[0])
+"""Cells of the simulated truth."""
+PATHS = "paths"
+"""Split on which paths alone are scored, always on the truth as it was simulated (`TRUTH_CELL_M`)."""
+WITH_LIDAR = "+lidar"
+"""Ends the name of a split that was scored with the LiDAR's ranges as an input."""
+IN_DOMAIN = ("val", "test")
+EVERYWHERE = (*IN_DOMAIN, "night", "districts", "embodiments")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method or variant.
+
+    Attributes:
+        name: stable; part of the names of its runs.
+        title: for people.
+        losses: terms beside occupancy and trajectory: depth, semantics, consistency.
+        images: share of the scale's number of 2D-only images that is taken from each split.
+        seeds: one training each.
+        splits: what it is scored on.
+        trajectory_only: the switch of A.1.
+        monoscene: the network of the baseline MonoScene.
+        lidar: the network takes LiDAR ranges, missing at random in training; scored without and with them.
+        cell_m, range_m: the grid, where it is not the scale's own.
+    """
+
+    name: str
+    title: str
+    losses: tuple[str, ...] = ("depth", "semantics", "consistency")
+    images: Mapping[str, float] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0,)
+    splits: tuple[str, ...] = EVERYWHERE
+    trajectory_only: bool = False
+    monoscene: bool = False
+    lidar: bool = False
+    cell_m: float | None = None
+    range_m: float | None = None
+
+    def network(self, scale: Scale) -> WalkOccConfig:
+        """Sizes of the network."""
+        network = replace(scale.at(self.cells(scale), self.range_m or scale.range_m), lidar=self.lidar)
+        return WalkOccConfig.monoscene(network) if self.monoscene else network
+
+    def loss(self) -> LossConfig:
+        """Weights of the terms: the training's own, or 0."""
+        if self.trajectory_only:
+            return LossConfig.trajectory_only()
+        off = {name: 0.0 for name in ("depth", "semantics", "consistency") if name not in self.losses}
+        return replace(LossConfig(), **off)
+
+    def training(self, scale: Scale, seed: int, *, data: Path, output: Path, trunk: Path | None,
+                 threads: int = 2) -> TrainingConfig:
+        """The training of one seed."""
+        images = {split: max(1, round(share * scale.images)) for split, share in self.images.items()}
+        return TrainingConfig(
+            data=data, output=output, trunk=trunk, network=self.network(scale), steps=scale.steps,
+            batch_size=scale.batch_size, learning_rate=scale.learning_rate, seed=seed, bfloat16=scale.bfloat16,
+            device=scale.device, threads=threads, checkpoint_minutes=scale.checkpoint_minutes,
+            validate_every=scale.steps, calibration_samples=scale.calibration_samples, loss=self.loss(),
+            extra_images=images, images_per_batch=scale.images_per_batch if images else 0,
+            rays=scale.rays if self.loss().consistency > 0 else 0,
+        )
+
+    def cells(self, scale: Scale) -> float:
+        """Edge of the voxels of training and scoring, metres."""
+        return self.cell_m or scale.cell_m
+
+    def need(self, split: str, scale: Scale) -> Need:
+        """The split as this row is scored on it: paths on the truth as it was simulated."""
+        return split, TRUTH_CELL_M if split == PATHS else self.cells(scale)
+
+    def learns_from(self, scale: Scale) -> list[Need]:
+        """The data on which the trained network depends beside the trunk: `val` calibrates it."""
+        return [(split, self.cells(scale)) for split in ("train", "val", *self.images)]
+
+    def needs(self, scale: Scale) -> list[Need]:
+        """All data that training and scoring read."""
+        scored = [self.need(split.removesuffix(WITH_LIDAR), scale) for split in self.splits]
+        return list(dict.fromkeys([*self.learns_from(scale), *scored]))
+
+
+THREE_SEEDS = (0, 1, 2)
+_NIGHT_AND_BODIES = {"images_night": 1.0, "images_embodiments": 1.0}
+
+
+def _at_night(share: float) -> Row:
+    """Table 7: a fixed number of 2D-only images, of which `share` are by night."""
+    percent = round(100 * share)
+    return Row(f"night_{percent}", f"{percent} % by night", images={"images_night": share, "images_day": 1 - share},
+               splits=("val", "test", "night"))
+
+
+ROWS: dict[str, Row] = {row.name: row for row in (
+    Row("monoscene", "MonoScene", losses=(), seeds=THREE_SEEDS, monoscene=True),
+    Row("flashocc", "FlashOcc", losses=("depth",), seeds=THREE_SEEDS),
+    Row("walkocc_paired", "WalkOCC w/o 2D", seeds=THREE_SEEDS, splits=(*EVERYWHERE, PATHS)),
+    Row("walkocc", "WalkOCC", images=_NIGHT_AND_BODIES, seeds=THREE_SEEDS),
+    Row("trajectory_only", "WalkOCC w/o occupancy supervision", losses=(), seeds=THREE_SEEDS, splits=(PATHS,),
+        trajectory_only=True),
+    Row("occupancy_only", "occupancy loss alone", losses=(), splits=IN_DOMAIN),
+    Row("semantics", "depth and 2D losses", losses=("depth", "semantics"), splits=IN_DOMAIN),
+    Row("cells_010", "cells of 0.1 m", splits=IN_DOMAIN, cell_m=0.1),
+    Row("cells_020", "cells of 0.2 m", splits=IN_DOMAIN, cell_m=0.2),
+    Row("cells_040", "cells of 0.4 m", splits=IN_DOMAIN, cell_m=0.4),
+    Row("range_5", "5 m range", splits=IN_DOMAIN, range_m=5.0),
+    _at_night(0.3),
+    _at_night(0.6),
+    _at_night(0.9),
+    Row("lidar", "with LiDAR ranges", splits=(*EVERYWHERE, *(split + WITH_LIDAR for split in EVERYWHERE)), lidar=True),
+)}
+
+
+def get_row(name: str, scale: Scale) -> Row:
+    """The row of that name; at the scale's own cells a row of cells is WalkOCC without 2D-only images.
+
+    Raises:
+        ConfigurationError: there is none; the known ones are named.
+    """
+    if name not in ROWS:
+        raise ConfigurationError([f"unknown row {name!r}"], fix=f"Known rows: {', '.join(ROWS)}")
+    row = ROWS[name]
+    return ROWS["walkocc_paired"] if row.cell_m == scale.cell_m else row
