@@ -12,11 +12,13 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 
 from occ_perception.calibration import load_rig
+from occ_perception.engines import load_manifest
 from occ_perception.errors import RecordingError
+from occ_perception.pipelines.occupancy import RANGES
 from occ_perception.recordings.bag import BagReader
 from occ_perception.recordings.decode import stamp_ns
 from occ_perception.recordings.frames import sensor_topics
-from occ_perception.ros.demo import private_domain, start_node, start_recorder
+from occ_perception.ros.demo import offset_ns, private_domain, start_node, start_recorder
 from occ_perception.ros.diagnostics import as_dict
 from occ_perception.ros.environment import use_transport_profile
 from occ_perception.ros.processes import Operator, ProcessError
@@ -76,8 +78,10 @@ def bench_node(bag: Path, rig_file: Path, model: Path, *, seconds: float = 60.0,
     use_transport_profile()
     private_domain()
     rig = load_rig(rig_file)
+    reads_ranges = any(tensor.name == RANGES for tensor in load_manifest(model).inputs)
     with BagReader(bag) as reader:
-        topics = {topic: sensor for topic, (sensor, kind) in sensor_topics(reader, rig).items() if kind != "cloud"}
+        topics = {topic: sensor for topic, (sensor, kind) in sensor_topics(reader, rig).items()
+                  if kind != "cloud" or reads_ranges}
         anchor = next(topic for topic, sensor in topics.items() if sensor == rig.cameras[0].name)
         stamps = [stamp_ns(message.header) for _, _, message in reader.messages([anchor])]
     if len(stamps) < 2:
@@ -106,7 +110,7 @@ def bench_node(bag: Path, rig_file: Path, model: Path, *, seconds: float = 60.0,
         if operator.stop(recorder) != 0:
             raise recorder.error("the recording failed")
         operator.stop(node)
-        images, answered, end_to_end_ms = _compare(Path(folder) / "bench.mcap", anchor)
+        images, answered, end_to_end_ms = _compare(Path(folder) / "bench.mcap", anchor, offset_ns(rig.cameras[0]))
     parts = as_dict(reports[-1].status)
     values = parts["frames"]
     stages: dict[str, dict[str, float]] = {}
@@ -118,12 +122,15 @@ def bench_node(bag: Path, rig_file: Path, model: Path, *, seconds: float = 60.0,
     return NodeFigures(images, answered, drops, stages, end_to_end_ms, rss_mb, parts["engine"]["message"])
 
 
-def _compare(bag: Path, anchor: str) -> tuple[int, int, dict[str, float]]:
-    """Images published and answered, and percentiles of the time from an image's stamp to its recorded grid."""
+def _compare(bag: Path, anchor: str, offset: int) -> tuple[int, int, dict[str, float]]:
+    """Images published and answered, and percentiles of the time from an image's stamp to its recorded grid.
+
+    `offset` (ns) is what the stamp of a grid is later than that of its image.
+    """
     recorded: dict[str, dict[int, int]] = {anchor: {}, VOXELS: {}}
     with BagReader(bag) as reader:
         for topic, time_ns, message in reader.messages(list(recorded)):
-            recorded[topic][stamp_ns(message.header)] = time_ns
+            recorded[topic][stamp_ns(message.header) - (offset if topic == VOXELS else 0)] = time_ns
     grids = recorded[VOXELS]
     if not grids:
         raise ProcessError("the node answered no image", where="bench", fix="Look at its diagnostics: drops by reason")

@@ -15,7 +15,7 @@ from lifecycle_msgs.msg import Transition
 from occ_perception_msgs.msg import PlannedTrajectory, VoxelGrid
 from rich.console import Console
 
-from occ_perception.calibration import Rig, load_rig
+from occ_perception.calibration import Rig, RigCamera, load_rig
 from occ_perception.engines import load_manifest
 from occ_perception.errors import OccPerceptionError, RecordingError
 from occ_perception.recordings.bag import BagReader
@@ -49,6 +49,11 @@ def private_domain() -> None:
     os.environ.setdefault("ROS_DOMAIN_ID", str(64 + os.getpid() % 37))
 
 
+def offset_ns(anchor: RigCamera) -> int:
+    """What the node adds to the stamps of the anchor camera's images: results carry the corrected stamp."""
+    return round(anchor.time_offset_s * 1e9)
+
+
 def start_node(operator: Operator, rig: Rig, rig_file: Path, model: Path, **parameters: Any) -> Child:
     """Start perception_node on the default topics of a rig, configured and active when this returns."""
     values = {"rig": rig_file, "model": model, **parameters}
@@ -80,7 +85,8 @@ def play_through_node(bag: Path, rig: Rig, rig_file: Path, model: Path, outputs:
         found = sensor_topics(reader, rig)
         anchor = next(topic for topic, (sensor, _) in found.items() if sensor == rig.cameras[0].name)
         stamps = [stamp_ns(message.header) for _, _, message in reader.messages([anchor])]
-        images, last_ns, seconds = len(stamps), max(stamps, default=0), reader.duration_ns / 1e9
+        last_ns = max(stamps, default=0) + offset_ns(rig.cameras[0])
+        images, seconds = len(stamps), reader.duration_ns / 1e9
     paths_too = "trajectory" in load_manifest(model).tasks
     answered: list[int] = []
     reports: list[DiagnosticArray] = []

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy  # noqa: F401  (the module is skipped where ROS 2 is absent)
+import yaml
 from rich.console import Console
 
-from occ_perception.calibration import Rig
+from occ_perception.calibration import Rig, load_rig
 from occ_perception.errors import RecordingError
 from occ_perception.geometry import VoxelGridSpec
 from occ_perception.recordings import frames
@@ -26,6 +27,18 @@ from occ_perception.types import CameraImage, Odometry, VoxelGrid
 pytestmark = pytest.mark.ros
 
 START_NS, PERIOD_NS, FRAMES = 1_700_000_000_000_000_000, 200_000_000, 10
+OFFSET_S = 0.03
+
+
+@pytest.fixture
+def late_rig(rig_file: Path, tmp_path: Path) -> Path:
+    """The file of a rig whose cameras expose later than they stamp: answers carry other stamps than the images."""
+    content = yaml.safe_load(rig_file.read_text())
+    for camera in content["cameras"]:
+        camera["time_offset_s"] = OFFSET_S
+    path = tmp_path / "late.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
 
 
 def drive(path: Path, rig: Rig, grid: VoxelGridSpec | None) -> Path:
@@ -40,6 +53,7 @@ def drive(path: Path, rig: Rig, grid: VoxelGridSpec | None) -> Path:
                 image = encoder.compressed_image(CameraImage(camera.name, stamp_ns, pixels))
                 writer.write(frames.compressed_image_topic(camera.name), stamp_ns, image)
             if grid is not None:
+                stamp_ns += round(rig.cameras[0].time_offset_s * 1e9)
                 seen = np.full(grid.shape, 255, np.uint8)
                 truth = VoxelGrid(grid, stamp_ns, np.full(grid.shape, 2, np.uint8), seen, model_id="truth")
                 writer.write(frames.TRUTH_OCCUPANCY_TOPIC, stamp_ns, encoder.voxel_grid(truth))
@@ -52,12 +66,21 @@ def grid() -> VoxelGridSpec:
 
 
 def test_the_demo_scores_what_the_node_published(
-    rig: Rig, rig_file: Path, model_folder: Path, grid: VoxelGridSpec, tmp_path: Path
+    late_rig: Path, model_folder: Path, grid: VoxelGridSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bag = drive(tmp_path / "drive.mcap", rig, grid)
+    bag = drive(tmp_path / "drive.mcap", load_rig(late_rig), grid)
     console = Console(record=True, width=200)
-    evaluation = demo.run_demo(bag, rig_file, model_folder, tmp_path / "out", console)
+    wait, waited_for = demo._wait_for_the_last, []
+
+    def waiting(operator: Any, answered: Any, last_ns: int, reports: Any) -> None:
+        waited_for.append((answered, last_ns))
+        wait(operator, answered, last_ns, reports)
+
+    monkeypatch.setattr(demo, "_wait_for_the_last", waiting)
+    evaluation = demo.run_demo(bag, late_rig, model_folder, tmp_path / "out", console)
     assert (evaluation.answered, evaluation.images_in) == (FRAMES, FRAMES)
+    (answered, last_ns), = waited_for
+    assert answered[-1] == last_ns == START_NS + PERIOD_NS * (FRAMES - 1) + round(OFFSET_S * 1e9)
     # Bright images are answered with sidewalk wherever a camera sees; the rest is unknown, a miss.
     covered = evaluation.scores["visible"]["iou"]
     assert 0.2 < covered < 0.9
@@ -96,10 +119,10 @@ def test_a_node_that_cannot_be_configured_ends_the_demo_with_its_reason(
 
 
 def test_the_bench_of_the_node_counts_every_image(
-    rig: Rig, rig_file: Path, model_folder: Path, grid: VoxelGridSpec, tmp_path: Path
+    late_rig: Path, model_folder: Path, grid: VoxelGridSpec, tmp_path: Path
 ) -> None:
-    bag = drive(tmp_path / "drive.mcap", rig, grid)
-    figures = bench_node(bag, rig_file, model_folder, seconds=2.0, say=lambda text: None)
+    bag = drive(tmp_path / "drive.mcap", load_rig(late_rig), grid)
+    figures = bench_node(bag, late_rig, model_folder, seconds=2.0, say=lambda text: None)
     assert figures.images >= 15
     assert figures.images - figures.answered <= sum(figures.drops.values())
     assert 0 < figures.p("receive_to_publish", 50) <= figures.p("receive_to_publish", 95)
