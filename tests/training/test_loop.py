@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,24 +15,30 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import save_file
 
-from occ_perception.datasets.sample import Sample
+from occ_perception.datasets.sample import ImageSample, Sample
 from occ_perception.errors import ConfigurationError, TrainingError
+from occ_perception.geometry import VoxelGridSpec
 from occ_perception.networks.walkocc import WalkOccConfig
-from occ_perception.training import loop
+from occ_perception.training import checkpoint, loop
 from occ_perception.training.batches import NO_AUGMENTATION
 from occ_perception.training.checkpoint import load_network, load_tensors
-from occ_perception.training.evaluate import evaluate, network_predictor
+from occ_perception.training.evaluate import OnGrid, evaluate, network_predictor
 from occ_perception.training.loop import (
     CHECKPOINT,
     LOG,
     MODEL,
     SUMMARY,
+    Picked,
     TrainingConfig,
-    batch_indices,
-    learning_rate_factor,
+    WalkOccTask,
+    train,
     train_on,
 )
+from occ_perception.training.losses import LossConfig
+from occ_perception.training.runner import Interrupted
+from occ_perception.training.schedule import batch_indices
 
 QUIET = Console(file=io.StringIO())
 
@@ -73,29 +82,75 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert [name for name in first[0] if not torch.equal(first[0][name], second[0][name])] == []
 
 
-class Interrupting(list[Sample]):
-    """Samples whose reading is interrupted, as by a user, after some reads of the loop."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_a_checkpoint_from_which_a_hybrid_training_goes_on_bit_for_bit(
+    config: TrainingConfig, samples: Sequence[Sample], image_samples: Sequence[ImageSample], number: int
+) -> None:
+    config = replace(config, images_per_batch=2, rays=6, loss=LossConfig(consistency=1.0), loaders=2)
+    whole, broken = (replace(config, output=config.output / name) for name in ("whole", "broken"))
+    train_on(whole, samples, samples, images=image_samples, console=QUIET)
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted, match="Go on with --resume") as caught:
+        train_on(broken, Interrupting(samples, after=9, number=number), samples, images=image_samples, console=QUIET)
+    assert caught.value.number == number
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
+    assert 0 < load_tensors(broken.output / CHECKPOINT)[1]["step"] < 6
+    assert not (broken.output / MODEL).exists()
+    train_on(broken, samples, samples, images=image_samples, resume=True, console=QUIET)
+    for name in (CHECKPOINT, MODEL):
+        first, second = (load_tensors(c.output / name)[0] for c in (whole, broken))
+        assert first.keys() == second.keys()
+        assert [key for key in first if not torch.equal(first[key], second[key])] == []
 
-    def __init__(self, samples: Sequence[Sample], after: int) -> None:
+
+class Interrupting(list[Sample]):
+    """Samples whose reading is interrupted, as by a user or by a signal, after some reads of the loop."""
+
+    def __init__(self, samples: Sequence[Sample], after: int, number: int | None = None) -> None:
         super().__init__(samples)
         self.left = after + len(samples)  # the class weights read all of them first
+        self.number = number
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         self.left -= 1
-        if self.left < 0:
+        if self.left == -1 and self.number is not None:
+            os.kill(os.getpid(), self.number)
+        elif self.left < 0 and self.number is None:
             raise KeyboardInterrupt
         return super().__getitem__(index)
 
 
-def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_the_last_good_state(
-    config: TrainingConfig, samples: Sequence[Sample]
+def test_a_disk_that_fills_up_keeps_the_last_checkpoint_to_go_on_from(
+    config: TrainingConfig, samples: Sequence[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = replace(config, checkpoint_minutes=1e-9, seed=1, augmentation=NO_AUGMENTATION)
+    config = replace(config, checkpoint_minutes=1e-9)
+    with monkeypatch.context() as patch:
+        written: list[Path] = []
+
+        def save_until_full(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+            written.append(path)
+            if len(written) == 3:
+                path.write_bytes(b"half of")
+                raise OSError(errno.ENOSPC, "No space left on device")
+            save_file(tensors, path, metadata)
+
+        patch.setattr(checkpoint, "save_file", save_until_full)
+        with pytest.raises(TrainingError, match=r"No space left on device.*What was there before is whole"):
+            train_on(config, samples, samples[:1], console=QUIET)
+    assert load_tensors(config.output / CHECKPOINT)[1]["step"] == 2
+    assert [path.name for path in config.output.iterdir() if "tmp" in path.name] == []
+    assert train_on(config, samples, samples[:1], resume=True, console=QUIET)["steps"] == 6
+
+
+def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_the_last_good_state(
+    config: TrainingConfig, samples: Sequence[Sample], image_samples: Sequence[ImageSample]
+) -> None:
+    config = replace(config, checkpoint_minutes=1e-9, seed=1, augmentation=NO_AUGMENTATION, images_per_batch=1)
     poisoned = [*samples[:3], replace(samples[0], index=77, waypoints_m=np.full((10, 2), 1e38, np.float32))]
     bad_steps = [step for step in range(6) if 3 in batch_indices(step, 4, 2, seed=1)]
     assert bad_steps[0] == 1
-    with pytest.raises(TrainingError, match=r"tiny\[77\]") as caught:
-        train_on(config, poisoned, samples[:1], console=QUIET)
+    with pytest.raises(TrainingError, match=r"tiny\[77\].*flat\[") as caught:
+        train_on(config, poisoned, samples[:1], images=image_samples, console=QUIET)
     assert "step 1" in str(caught.value)
     tensors, header = load_tensors(config.output / CHECKPOINT)
     assert header["step"] == 1
@@ -121,7 +176,7 @@ def test_a_budget_in_minutes_ends_the_training(config: TrainingConfig, samples: 
 
 def test_resuming_another_training_is_refused(config: TrainingConfig, samples: Sequence[Sample]) -> None:
     train_on(config, samples, samples[:1], console=QUIET)
-    with pytest.raises(TrainingError, match="seed"):
+    with pytest.raises(TrainingError, match="another configuration: seed 0, not 9"):
         train_on(replace(config, seed=9), samples, samples, resume=True, console=QUIET)
 
 
@@ -131,7 +186,7 @@ def test_resuming_on_other_data_is_refused_with_what_differs(
     data = {"train": {"version": "1", "content_hash": "abc", "samples": 4}}
     train_on(config, samples, samples[:1], data=data, console=QUIET)
     other = {"train": {**data["train"], "content_hash": "def"}}
-    with pytest.raises(TrainingError, match="other data: train.content_hash abc, not def"):
+    with pytest.raises(TrainingError, match=r"other data: train\.content_hash abc, not def"):
         train_on(config, samples, samples[:1], data=other, resume=True, console=QUIET)
     train_on(replace(config, steps=7), samples, samples[:1], data=data, resume=True, console=QUIET)
 
@@ -165,27 +220,112 @@ def test_the_log_of_a_run_holds_each_of_its_steps_once(config: TrainingConfig, s
     assert validated() == [3, 6]
 
 
-def test_every_epoch_visits_every_sample_once() -> None:
-    visited = [index for step in range(10) for index in batch_indices(step, 10, 3, seed=1)]
-    assert sorted(visited[:10]) == sorted(visited[10:20]) == sorted(visited[20:]) == list(range(10))
-    assert visited[:10] != visited[10:20]
-
-
-def test_schedule_warms_up_and_falls_to_zero() -> None:
-    factors = [learning_rate_factor(p, 0.1) for p in (0.0, 0.05, 0.1, 0.55, 1.0)]
-    assert factors == pytest.approx([0.0, 0.5, 1.0, 0.5, 0.0])
-
-
 def test_configuration_lists_its_faults(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         TrainingConfig(data=tmp_path, output=tmp_path, batch_size=0, warmup=1.0)
     assert len(caught.value.faults) == 3
+    with pytest.raises(ConfigurationError) as caught:
+        TrainingConfig(data=tmp_path, output=tmp_path, steps=1, extra_images={"night": 0}, rays=-1, schedule="linear",
+                       loss=LossConfig(consistency=1.0), loaders=0)  # type: ignore[arg-type]
+    assert [fault.split()[0] for fault in caught.value.faults] == [
+        "loaders", "schedule", "rays", "extra_images", "extra_images"]
 
 
-def test_foreign_and_broken_files_are_refused(tmp_path: Path) -> None:
-    broken = tmp_path / "broken.safetensors"
-    broken.write_bytes(b"\x00\x01 no tensors")
-    with pytest.raises(TrainingError, match="no readable safetensors"):
-        load_network(broken)
-    with pytest.raises(TrainingError, match="no such checkpoint"):
-        load_network(tmp_path / "absent.safetensors")
+def test_hybrid_batches_hold_paired_samples_first_and_depend_on_seed_and_step_alone(
+    config: TrainingConfig, samples: Sequence[Sample], image_samples: Sequence[ImageSample]
+) -> None:
+    config = replace(config, images_per_batch=3, rays=5)
+    task = WalkOccTask(config, samples, image_samples, samples)
+    inputs, targets = task.batch(1)
+    again = WalkOccTask(config, samples, image_samples, samples).batch(1)
+    other = WalkOccTask(replace(config, seed=1), samples, image_samples, samples).batch(1)
+    assert inputs["images"].shape[0] == 5
+    assert (targets["labels"] != 255).flatten(1).any(1).tolist() == [True, True, False, False, False]
+    assert targets["ray_labels"].shape == (5, 5)
+    assert all(torch.equal(value, again[0][name]) for name, value in inputs.items())
+    assert not torch.equal(inputs["images"], other[0]["images"])
+    assert task.names(1).count("tiny") == 2
+    assert task.names(1).count("flat") == 3
+
+
+def test_extra_images_are_evenly_spread_over_each_split(image_samples: Sequence[ImageSample]) -> None:
+    picked = Picked([(image_samples, 2), (image_samples[:3], 1), (image_samples[:1], 9)])
+    assert [picked[i].index for i in range(len(picked))] == [11, 13, 11, 10]
+
+
+def test_hybrid_training_learns_and_is_told_in_the_summary(
+    config: TrainingConfig, samples: Sequence[Sample], image_samples: Sequence[ImageSample]
+) -> None:
+    config = replace(config, images_per_batch=2, rays=8, steps=20, loss=LossConfig(consistency=1.0))
+    summary = train_on(config, samples, samples[:1], images=image_samples, console=QUIET)
+    assert (summary["samples"], summary["image_samples"]) == (40, 40)
+    assert {"occupancy", "depth", "semantics", "trajectory", "consistency", "total"} <= summary["losses"].keys()
+
+
+def test_images_that_are_asked_for_must_be_there(config: TrainingConfig, samples: Sequence[Sample]) -> None:
+    with pytest.raises(TrainingError, match="images_per_batch is 2, but there are no 2D-only images"):
+        train_on(replace(config, images_per_batch=2), samples, samples, console=QUIET)
+    with pytest.raises(TrainingError, match="the split train has no samples"):
+        train_on(config, [], samples, console=QUIET)
+
+
+def test_terms_without_weight_are_neither_computed_nor_logged(
+    config: TrainingConfig, samples: Sequence[Sample]
+) -> None:
+    config = replace(config, loss=LossConfig.trajectory_only(), steps=20)
+    summary = train_on(config, samples, samples[:1], console=QUIET)
+    assert summary["losses"].keys() == {"trajectory", "total", "gradient_norm", "learning_rate"}
+    lines = [json.loads(line) for line in (config.output / LOG).read_text().splitlines()]
+    assert any("trajectory" in line for line in lines)
+
+
+def test_splits_on_disk_are_mixed_by_name(
+    config: TrainingConfig, samples: Sequence[Sample], image_samples: Sequence[ImageSample],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Split(list):  # type: ignore[type-arg]
+        version, content_hash = "1", "abc"
+
+    splits = {"train": Split(samples), "val": Split(samples[:1]), "night": Split(image_samples)}
+    for name in ("SimulatedDataset", "ImageDataset"):
+        monkeypatch.setattr(loop, name, lambda root, split: splits[split])
+    config = replace(config, extra_images={"night": 2}, images_per_batch=1)
+    summary = train(config, console=QUIET)
+    assert summary["data"]["night"] == {"version": "1", "content_hash": "abc", "samples": 4}
+    splits["night"].content_hash = "def"
+    with pytest.raises(TrainingError, match=r"other data: night\.content_hash abc, not def"):
+        train(replace(config, steps=7), resume=True, console=QUIET)
+
+
+def test_resuming_a_finished_training_says_so_and_changes_nothing(
+    config: TrainingConfig, samples: Sequence[Sample]
+) -> None:
+    summary = train_on(config, samples, samples[:1], console=QUIET)
+    before = (config.output / CHECKPOINT).stat().st_mtime_ns
+    said = io.StringIO()
+    again = train_on(config, samples, samples[:1], resume=True, console=Console(file=said))
+    assert "is finished: 6 steps" in said.getvalue()
+    assert again == json.loads(json.dumps(summary))
+    assert (config.output / CHECKPOINT).stat().st_mtime_ns == before
+
+
+def test_a_checkpoint_of_another_architecture_is_refused_with_what_differs(
+    config: TrainingConfig, samples: Sequence[Sample]
+) -> None:
+    train_on(config, samples, samples[:1], console=QUIET)
+    wider = replace(config, network=replace(config.network, neck_channels=24, bev_channels=(12,)))
+    with pytest.raises(TrainingError) as caught:
+        train_on(wider, samples, samples[:1], resume=True, console=QUIET)
+    assert "network.neck_channels 16, not 24; network.bev_channels [12, 16], not [12]" in str(caught.value)
+    assert "name another output folder" in str(caught.value)
+
+
+def test_a_grid_larger_than_the_networks_is_cut(config: TrainingConfig, samples: Sequence[Sample]) -> None:
+    half = VoxelGridSpec((0, -1, -1), (2, 1, 1), 0.25)
+    lift = VoxelGridSpec((0, -1, -0.6), (2, 1, 0.6), (0.25, 0.25, 0.3))
+    config = replace(config, network=replace(config.network, output_grid=half, lift_grid=lift))
+    summary = train_on(config, samples, samples, console=QUIET)
+    assert summary["validation"]["samples"] == 2
+    cut = OnGrid(samples, half)[0]
+    assert np.array_equal(cut.labels, samples[0].labels[:8, 4:12])
+    assert OnGrid(samples, samples[0].spec)[0] is samples[0]
