@@ -16,9 +16,10 @@ from occ_perception.calibration import Rig
 from occ_perception.errors import RecordingError
 from occ_perception.geometry.grid import VoxelGridSpec
 from occ_perception.metrics import NavigationRates, OccupancyIoU, RayIoU
+from occ_perception.pipelines import PathChecker, PathCheckSettings
 from occ_perception.replay.streams import Truth
 from occ_perception.taxonomy import FREE, get_taxonomy
-from occ_perception.types import Trajectory, VoxelGrid
+from occ_perception.types import Trajectory, VoxelGrid, WaypointFlag
 
 PERCENTILES = (50, 95, 99)
 RAY_THRESHOLDS_CELLS = (2.5, 5, 10)
@@ -27,13 +28,17 @@ RAY_THRESHOLDS_CELLS = (2.5, 5, 10)
 
 @dataclass(frozen=True)
 class FrameScore:
-    """One answered frame. Scores are NaN without truth; `latency_ms` is what the whole frame took, NaN if unknown."""
+    """One answered frame. Scores are NaN without truth; `latency_ms` is what the whole frame took, NaN if unknown.
+
+    `path` is the status of its path (clear, caution, blocked, unchecked), empty without one.
+    """
 
     stamp_ns: int
     iou: float
     miou: float
     latency_ms: float
     flags: tuple[str, ...] = ()
+    path: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,11 @@ def _goodness(score: FrameScore) -> float:
 
 @dataclass
 class Evaluation:
-    """The result of a run. `scores` are fractions; `about` names data, model, hardware; all is ready for JSON."""
+    """The result of a run. `scores` are fractions; `about` names data, model, hardware.
+
+    `paths` counts frames by the status of their path, `trajectories` are these paths; all but them and the snapshots
+    is ready for JSON.
+    """
 
     about: dict[str, Any]
     classes: list[str]
@@ -125,6 +134,8 @@ class Evaluation:
     wall_s: float
     notes: list[str] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
+    paths: dict[str, int] = field(default_factory=dict)
+    trajectories: list[Trajectory] = field(default_factory=list)
 
 
 class Scorer:
@@ -145,6 +156,9 @@ class Scorer:
         self.rays = RayIoU(spec, len(self.taxonomy), FREE, self.taxonomy.things, thresholds_m)
         self.paths = NavigationRates(spec, self.taxonomy, rig.footprint_radius_m)
         self.true_paths = NavigationRates(spec, self.taxonomy, rig.footprint_radius_m)
+        self._true_ground = PathChecker(spec, self.taxonomy, PathCheckSettings(rig.footprint_radius_m))
+        self._blocked = np.zeros((2, 2), np.int64)  # waypoints [truly blocked, said to be]
+        self.trajectories: list[Trajectory] = []
         self.gallery = Gallery(worst)
         self.frames: list[FrameScore] = []
         self.latencies = Latencies()
@@ -175,13 +189,21 @@ class Scorer:
             iou, miou = float(scores["iou"]), float(scores["miou"])  # type: ignore[arg-type]
             self._add_paths(trajectory, truth)
             self.scored += 1
-        score = FrameScore(prediction.stamp_ns, iou, miou, latency_ms, tuple(sorted(prediction.flags)))
+        path = ""
+        if trajectory is not None:
+            self.trajectories.append(trajectory)
+            path = trajectory.status.name.lower()
+        score = FrameScore(prediction.stamp_ns, iou, miou, latency_ms, tuple(sorted(prediction.flags)), path)
         self.frames.append(score)
         return score
 
     def _add_paths(self, trajectory: Trajectory | None, truth: Truth) -> None:
         if trajectory is not None:
             self.paths.update(trajectory.positions_m, truth.grid.labels)
+            if trajectory.check is not None:
+                true = self._true_ground.check(truth.grid.labels, trajectory.positions_m)
+                pair = [(check.flags & WaypointFlag.BLOCKED) > 0 for check in (true, trajectory.check)]
+                np.add.at(self._blocked, tuple(np.array(pair, np.int64)), 1)
         if truth.trajectory is None or not len(truth.trajectory.positions_m):
             return
         self.true_paths.update(truth.trajectory.positions_m, truth.grid.labels)
@@ -198,7 +220,11 @@ class Scorer:
                                  where="scoring")
 
     def scores(self) -> dict[str, dict[str, Any]]:
-        """`visible` (the main one), `known`, `rays`, and where paths were given `navigation` and `navigation_truth`."""
+        """`visible` (the main one), `known`, `rays`; where paths were given `navigation` and `navigation_truth`.
+
+        Where they were checked also `path_check`: `foreseen` of the waypoints that are blocked on the true map (by the
+        same judgement) those that the check called blocked, `right` of those that it called blocked the ones that are.
+        """
         if not self.scored:
             return {}
         scores: dict[str, dict[str, Any]] = {
@@ -212,6 +238,11 @@ class Scorer:
                 scores["navigation"] |= {"displacement_m": mean_m, "final_displacement_m": final_m}
         if self.true_paths.paths:
             scores["navigation_truth"] = dict(self.true_paths.compute())
+        if self._blocked.any():
+            found = float(self._blocked[1, 1])
+            true, said = float(self._blocked[1].sum()), float(self._blocked[:, 1].sum())
+            scores["path_check"] = {"foreseen": found / true if true else math.nan,
+                                    "right": found / said if said else math.nan, "waypoints": int(self._blocked.sum())}
         return scores
 
     def evaluation(self, about: dict[str, Any], *, images_in: int, wall_s: float,
@@ -222,4 +253,5 @@ class Scorer:
             scores=self.scores(), latency_ms=self.latencies.summary(), drops=dict(sorted(self.drops.items())),
             frames=self.frames, answered=len(self.frames), scored=self.scored, images_in=images_in, wall_s=wall_s,
             notes=list(notes or []), snapshots=self.gallery.snapshots(),
+            paths=dict(Counter(frame.path for frame in self.frames if frame.path)), trajectories=self.trajectories,
         )

@@ -15,6 +15,9 @@ from occ_perception.replay.pictures import (
     ERROR_COLOURS,
     PATH_COLOUR,
     TRUE_PATH_COLOUR,
+    WAYPOINT_COLOURS,
+    Colour,
+    DrawnPath,
     Picture,
     error_map,
     map_from_above,
@@ -24,7 +27,8 @@ from occ_perception.replay.pictures import (
 )
 from occ_perception.taxonomy import Taxonomy, get_taxonomy
 
-ERRORS = "Errors"
+PREDICTION, ERRORS = "Prediction", "Errors"
+CHECKED = ("clear", "caution", "blocked")
 _INK = (28, 37, 48)
 
 
@@ -44,8 +48,8 @@ def draw_panels(snapshot: Snapshot, rig: Rig) -> Panels:
     taxonomy = get_taxonomy(grid.taxonomy)
     palette = taxonomy.palette()
     view = view_of(grid.spec)
-    predicted = [] if snapshot.trajectory is None else [(snapshot.trajectory.positions_m, PATH_COLOUR)]
-    taken = [] if truth is None or truth.trajectory is None else [(truth.trajectory.positions_m, TRUE_PATH_COLOUR)]
+    predicted = [] if snapshot.trajectory is None else [DrawnPath.of(snapshot.trajectory, PATH_COLOUR)]
+    taken = [] if truth is None or truth.trajectory is None else [DrawnPath.of(truth.trajectory, TRUE_PATH_COLOUR)]
     wide: dict[str, Picture] = {}
     shown = [camera for camera in rig.cameras if camera.name in snapshot.images]
     if shown:
@@ -56,7 +60,7 @@ def draw_panels(snapshot: Snapshot, rig: Rig) -> Panels:
             for camera, image in zip(shown, images, strict=True)
         ]
         wide["Camera"], wide["Predicted voxels in the image"] = _tiled(images), _tiled(painted)
-    wide["Prediction"] = render_voxels(grid.labels, grid.spec, palette, view, predicted)
+    wide[PREDICTION] = render_voxels(grid.labels, grid.spec, palette, view, predicted)
     maps = {"Prediction from above": map_from_above(grid.labels, grid.spec, palette, paths=predicted)}
     if truth is not None:
         wide["Truth"] = render_voxels(truth.grid.labels, grid.spec, palette, view, taken)
@@ -74,13 +78,14 @@ def _tiled(images: list[NDArray[np.uint8]]) -> Picture:
 def sheet(panels: Panels, width: int = 1500) -> Picture:
     """All panels on one white sheet with captions and the legend of the classes."""
     gap = 16
-    rows = [_row(dict(list(panels.wide.items())[i:i + 2]), width, gap) for i in range(0, len(panels.wide), 2)]
+    keys = {ERRORS: ERROR_COLOURS} | ({PREDICTION: WAYPOINT_COLOURS} if panels.score.path in CHECKED else {})
+    rows = [_row(dict(list(panels.wide.items())[i:i + 2]), width, gap, keys) for i in range(0, len(panels.wide), 2)]
     if len(panels.maps) == 3:
-        rows.append(_row(panels.maps, width, gap))
+        rows.append(_row(panels.maps, width, gap, keys))
     return np.vstack([np.full((gap, width, 3), 255, np.uint8), *rows, _legend(panels.taxonomy, width, gap)])
 
 
-def _row(pictures: dict[str, Picture], width: int, gap: int) -> Picture:
+def _row(pictures: dict[str, Picture], width: int, gap: int, keys: dict[str, dict[str, Colour]]) -> Picture:
     """Pictures side by side at one height, so that together they fill the width."""
     inner = width - gap * (len(pictures) + 1)
     height = int(inner / sum(p.shape[1] / p.shape[0] for p in pictures.values()))
@@ -91,15 +96,15 @@ def _row(pictures: dict[str, Picture], width: int, gap: int) -> Picture:
         wide = int(height * picture.shape[1] / picture.shape[0])
         strip[:height, left:left + wide] = cv2.resize(picture, (wide, height), interpolation=cv2.INTER_AREA)
         _write(strip, caption, (left + 2, height + 24))
-        if caption == ERRORS:
-            _key(strip, left + wide, height + 12)
+        if caption in keys:
+            _key(strip, keys[caption], left + wide, height + 12)
         left += wide + gap
     return strip
 
 
-def _key(strip: Picture, right: int, top: int) -> None:
-    """What the colours of the error map mean, ending at `right`."""
-    for name, colour in reversed(ERROR_COLOURS.items()):
+def _key(strip: Picture, colours: dict[str, Colour], right: int, top: int) -> None:
+    """What the colours of a picture mean, ending at `right`."""
+    for name, colour in reversed(colours.items()):
         (text_width, _), _ = cv2.getTextSize(name, cv2.FONT_HERSHEY_DUPLEX, 0.45, 1)
         right -= text_width
         _write(strip, name, (right, top + 11), 0.45)

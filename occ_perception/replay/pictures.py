@@ -19,11 +19,10 @@ from occ_perception.geometry.grid import VoxelGridSpec
 from occ_perception.geometry.raycast import first_hits
 from occ_perception.metrics import project_labels
 from occ_perception.taxonomy import FREE, UNKNOWN
+from occ_perception.types import Trajectory, WaypointFlag
 
 Picture = NDArray[np.uint8]
 Colour = tuple[int, int, int]
-Path = tuple[NDArray[np.float32], Colour]
-"""Waypoints [T, 2] (x, y in metres) and the colour of their line."""
 
 _SUN = np.array([-0.45, 0.38, 0.81])  # towards the light: from behind the robot's left shoulder
 _FACE_SHADE = np.array([0.80, 0.70, 1.0])  # faces across x, across y, and tops
@@ -31,6 +30,36 @@ _HORIZON, _ZENITH = np.array([246.0, 247.0, 249.0]), np.array([222.0, 229.0, 238
 _RIGHT, _FALSE_ALARM, _MISSED, _WRONG_CLASS = (72, 168, 96), (214, 64, 60), (52, 104, 214), (236, 160, 40)
 ERROR_COLOURS = {"right": _RIGHT, "wrong class": _WRONG_CLASS, "false alarm": _FALSE_ALARM, "missed": _MISSED}
 PATH_COLOUR, TRUE_PATH_COLOUR = (255, 255, 255), (30, 30, 30)
+WAYPOINT_COLOURS = {
+    "blocked": (214, 40, 40), "tight": (240, 150, 20), "off limits": (40, 80, 230), "unknown": (120, 130, 150),
+    "free": (60, 190, 90),
+}
+"""Colour of a checked waypoint by what holds of it; of several the first in this order."""
+_FLAG_NAMES = {WaypointFlag.BLOCKED: "blocked", WaypointFlag.TIGHT: "tight", WaypointFlag.OFF_LIMITS: "off limits",
+               WaypointFlag.UNKNOWN | WaypointFlag.OUTSIDE: "unknown"}
+
+
+@dataclass(frozen=True)
+class DrawnPath:
+    """A path on the ground: waypoints [T, 2] (x, y in metres), the colour of its line, and RGB [T, 3] of its dots."""
+
+    points_m: NDArray[np.float32]
+    colour: Colour
+    dots: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, trajectory: Trajectory, colour: Colour) -> DrawnPath:
+        """A trajectory; where it was checked its waypoints have the colours of what was found."""
+        dots = np.tile(np.array(colour, np.uint8), (len(trajectory.positions_m), 1))
+        if trajectory.check is not None:
+            names = [waypoint_name(flags) for flags in trajectory.check.flags.tolist()]
+            dots = np.array([WAYPOINT_COLOURS[name] for name in names], np.uint8).reshape(-1, 3)
+        return cls(trajectory.positions_m, colour, dots)
+
+
+def waypoint_name(flags: int) -> str:
+    """What holds of a waypoint, as the key of WAYPOINT_COLOURS."""
+    return next((name for flag, name in _FLAG_NAMES.items() if flags & flag), "free")
 
 
 @dataclass(frozen=True)
@@ -82,7 +111,7 @@ def view_of(spec: VoxelGridSpec, width: int = 600, height: int = 400) -> View:
 
 
 def render_voxels(labels: NDArray[np.uint8], spec: VoxelGridSpec, palette: NDArray[np.uint8], view: View,
-                  paths: Sequence[Path] = ()) -> Picture:
+                  paths: Sequence[DrawnPath] = ()) -> Picture:
     """Occupied voxels in perspective with light, shadow, soft corners and cell borders.
 
     Args:
@@ -102,8 +131,8 @@ def render_voxels(labels: NDArray[np.uint8], spec: VoxelGridSpec, palette: NDArr
         colours[hit] = _shade(opaque, labels, spec, palette, cells[hit], ranges_m[hit], directions[hit], view)
     fine = colours.reshape(height, width, 3).astype(np.uint8)
     picture = np.asarray(cv2.resize(fine, (view.width, view.height), interpolation=cv2.INTER_AREA), np.uint8)
-    for points_m, colour in paths:
-        _draw_ground_path(picture, points_m, view, colour)
+    for path in paths:
+        _draw_ground_path(picture, path, view)
     return picture
 
 
@@ -139,17 +168,21 @@ def _shade(opaque: NDArray[np.bool_], labels: NDArray[np.uint8], spec: VoxelGrid
     return np.asarray(np.clip(palette[labels[tuple(cells.T)]] * light[:, None], 0, 255))
 
 
-def _draw_ground_path(picture: Picture, points_m: NDArray[np.float32], view: View, colour: Colour) -> None:
+def _draw_ground_path(picture: Picture, path: DrawnPath, view: View) -> None:
     """A line on the ground from the robot through its waypoints, with a dot at each."""
+    points_m = path.points_m
     if not len(points_m) or not np.isfinite(points_m).all():
         return
     ground = np.column_stack([np.concatenate([np.zeros((1, 2)), points_m]), np.full(len(points_m) + 1, 0.06)])
     pixels, depth = view.project(ground)
-    pixels = pixels[depth > 0]
-    _polyline(picture, pixels, colour, 2)
-    for u, v in pixels[1:]:
-        cv2.circle(picture, (round(u), round(v)), 4, (20, 20, 20), -1, cv2.LINE_AA)
-        cv2.circle(picture, (round(u), round(v)), 3, colour, -1, cv2.LINE_AA)
+    _polyline(picture, pixels[depth > 0], path.colour, 2)
+    _dots(picture, pixels[1:][depth[1:] > 0], path.dots[depth[1:] > 0])
+
+
+def _dots(picture: Picture, pixels: NDArray[np.float64], colours: NDArray[np.uint8]) -> None:
+    for (u, v), colour in zip(np.rint(pixels).astype(int).tolist(), colours.tolist(), strict=True):
+        cv2.circle(picture, (u, v), 5, (20, 20, 20), -1, cv2.LINE_AA)
+        cv2.circle(picture, (u, v), 4, colour, -1, cv2.LINE_AA)
 
 
 def _polyline(picture: Picture, pixels: NDArray[np.float64], colour: Colour, thickness: int) -> None:
@@ -161,7 +194,7 @@ def _polyline(picture: Picture, pixels: NDArray[np.float64], colour: Colour, thi
 
 def map_from_above(labels: NDArray[np.uint8], spec: VoxelGridSpec, palette: NDArray[np.uint8], *,
                    ceiling_m: float = 2.0, pixels_per_cell: int = 4,
-                   paths: Sequence[Path] = ()) -> Picture:
+                   paths: Sequence[DrawnPath] = ()) -> Picture:
     """Highest occupied cell of each column not above `ceiling_m`; higher is lighter. Ahead is up, left is left.
 
     Columns without one are white where something free is known, else grey.
@@ -196,7 +229,7 @@ def error_map(prediction: NDArray[np.uint8], truth: NDArray[np.uint8], spec: Vox
 
 
 def _upright(top_down: Picture, spec: VoxelGridSpec, pixels_per_cell: int,
-             paths: Sequence[Path]) -> Picture:
+             paths: Sequence[DrawnPath]) -> Picture:
     """An [nx, ny, 3] map as a picture with x up and y to the left, the robot's place and paths drawn in."""
     picture = top_down[::-1, ::-1].repeat(pixels_per_cell, 0).repeat(pixels_per_cell, 1)
 
@@ -204,9 +237,11 @@ def _upright(top_down: Picture, spec: VoxelGridSpec, pixels_per_cell: int,
         along = (np.asarray(spec.maximum_m)[:2] - points_m) / spec.cell[:2] * pixels_per_cell
         return along[:, ::-1]
 
-    for points_m, colour in paths:
-        if len(points_m) and np.isfinite(points_m).all():
-            _polyline(picture, pixel(np.concatenate([np.zeros((1, 2)), points_m])), colour, 2)
+    for path in paths:
+        if len(path.points_m) and np.isfinite(path.points_m).all():
+            pixels = pixel(np.concatenate([np.zeros((1, 2)), path.points_m]))
+            _polyline(picture, pixels, path.colour, 2)
+            _dots(picture, pixels[1:], path.dots)
     robot = pixel(np.array([[0.45, 0.0], [0.0, 0.22], [0.0, -0.22]]))
     cv2.fillPoly(picture, [np.rint(robot).astype(np.int32)], (20, 20, 20), cv2.LINE_AA)
     return picture

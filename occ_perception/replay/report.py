@@ -1,4 +1,4 @@
-"""A run as files: a page with pictures that needs nothing beside it, results.json and a CSV of the classes."""
+"""A run as files: a page with pictures that needs nothing beside it, results.json, CSVs of classes and waypoints."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ import cv2
 
 from occ_perception.calibration import Rig
 from occ_perception.replay.evaluation import Evaluation, FrameScore
-from occ_perception.replay.panels import Panels, draw_panels, sheet
-from occ_perception.replay.pictures import ERROR_COLOURS, Picture
+from occ_perception.replay.panels import CHECKED, Panels, draw_panels, sheet
+from occ_perception.replay.pictures import ERROR_COLOURS, WAYPOINT_COLOURS, Picture
+from occ_perception.types import WaypointFlag
 
 _JPEG_QUALITY = 88
 _STAGES = {"assemble": "decode and assemble", "tables": "projection tables", "engine": "engine", "post": "results"}
 
 
 def write_report(evaluation: Evaluation, rig: Rig, folder: Path, *, title: str = "Occupancy report") -> Path:
-    """Write report.html, results.json, per_class.csv and picture.jpg (the best frame) into `folder`.
+    """Write report.html, results.json, per_class.csv, paths.csv and picture.jpg (the best frame) into `folder`.
 
     Each file is written beside its place and renamed. Returns the path of the page.
     """
@@ -38,6 +39,8 @@ def write_report(evaluation: Evaluation, rig: Rig, folder: Path, *, title: str =
         panels = list(pool.map(lambda snapshot: draw_panels(snapshot, rig), evaluation.snapshots))
     _write(folder / "results.json", (json.dumps(as_json(evaluation), indent=1) + "\n").encode())
     _write(folder / "per_class.csv", per_class_csv(evaluation).encode())
+    if evaluation.trajectories:
+        _write(folder / "paths.csv", paths_csv(evaluation).encode())
     if panels:
         _write(folder / "picture.jpg", _encoded(sheet(panels[-1]), "jpg"))
     _write(folder / "report.html", page(evaluation, panels, title).encode())
@@ -46,7 +49,8 @@ def write_report(evaluation: Evaluation, rig: Rig, folder: Path, *, title: str =
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
     """Everything but the pictures, with null for what was not measured."""
-    content = {f.name: getattr(evaluation, f.name) for f in fields(evaluation) if f.name != "snapshots"}
+    content = {f.name: getattr(evaluation, f.name) for f in fields(evaluation)
+               if f.name not in ("snapshots", "trajectories")}
     content["frames"] = [asdict(frame) for frame in evaluation.frames]
     plain: dict[str, Any] = _without_nan(content)
     return plain
@@ -59,6 +63,23 @@ def per_class_csv(evaluation: Evaluation) -> str:
     writer.writerow(["id", "class", "iou_visible", "iou_known", "rayiou", "true_visible_voxels"])
     for row in _class_rows(evaluation):
         writer.writerow(["" if isinstance(v, float) and math.isnan(v) else v for v in row])
+    return text.getvalue()
+
+
+def paths_csv(evaluation: Evaluation) -> str:
+    """A line per waypoint of every path: where and when, and what was found when it was laid into the grid."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["stamp_ns", "status", "time_s", "x_m", "y_m", "clearance_m", "ruling_class", "flags"])
+    names = dict(enumerate(evaluation.classes))
+    for path in evaluation.trajectories:
+        for i, (time_s, (x, y)) in enumerate(zip(path.times_s, path.positions_m, strict=True)):
+            found = ["", "", ""]
+            if path.check is not None:
+                flags = [flag.name or "" for flag in WaypointFlag if path.check.flags[i] & flag]
+                ruling = names.get(int(path.check.ruling_label[i]), "")
+                found = [f"{path.check.clearance_m[i]:.3f}", ruling, " ".join(flags).lower()]
+            writer.writerow([path.stamp_ns, path.status.name.lower(), f"{time_s:g}", f"{x:.3f}", f"{y:.3f}", *found])
     return text.getvalue()
 
 
@@ -116,10 +137,12 @@ def _frame(index: int, panels: Panels, everything: Sequence[Panels]) -> str:
         facts += [f"IoU {_percent(score.iou)}", f"mIoU {_percent(score.miou)}"]
     if not math.isnan(score.latency_ms):
         facts.append(f"{score.latency_ms:.1f} ms")
-    facts += list(score.flags)
+    facts += list(score.flags) + ([f"path {score.path}"] if score.path else [])
     wide = "".join(_figure(name, picture, "jpg") for name, picture in panels.wide.items())
     maps = "".join(_figure(name, picture, "png") for name, picture in panels.maps.items())
     keys = "".join(_swatch(colour, name) for name, colour in ERROR_COLOURS.items()) if scored else ""
+    if score.path in CHECKED:
+        keys += "".join(_swatch(colour, f"waypoint {name}") for name, colour in WAYPOINT_COLOURS.items())
     return (f'<div class="frame"><h3>{kind}</h3><p>{escape(", ".join(facts))}</p><div class="wide">{wide}</div>'
             f'<div class="maps">{maps}</div><div class="legend" style="margin:10px 0 0">{keys}</div></div>')
 
@@ -206,6 +229,13 @@ def _paths(evaluation: Evaluation) -> str:
                          _number(path.get("displacement_m"), " m"), _number(path.get("final_displacement_m"), " m")])
     header = ["path on the true map", "collision", "grass", "lane keeping", "mean displacement", "at its end"]
     tables = _table(header, rows) if rows else ""
+    if evaluation.paths:
+        check = scores.get("path_check", {})
+        counts = [str(evaluation.paths.get(name, 0)) for name in ("clear", "caution", "blocked", "unchecked")]
+        tables += "<br>" + _table(
+            ["path on the predicted map", "clear", "caution", "blocked", "not checked", "blocked waypoints foreseen",
+             "of those called blocked, right"],
+            [["frames", *counts, _percent(check.get("foreseen")), _percent(check.get("right"))]])
     if rays := scores.get("rays"):
         within = [name for name in rays if name.startswith("rayiou_") and name.endswith("m")]
         values = [["right class and range", *(_percent(rays[name]) for name in within), _percent(rays["rayiou"])]]

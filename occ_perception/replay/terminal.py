@@ -46,6 +46,8 @@ def _summary(evaluation: Evaluation) -> Table:
         names = ("collision", "grass", "lane_keeping")
         rates = ", ".join(f"{name.replace('_', ' ')} {percent(path[f'{name}_rate'])} %" for name in names)
         rows.append(("predicted paths", rates))
+    if evaluation.paths:
+        rows.append(("paths checked", ", ".join(f"{name} {count}" for name, count in evaluation.paths.items())))
     for stage, values in evaluation.latency_ms.items():
         text = ", ".join(f"{name} {values[name]:.1f}" for name in ("p50", "p95", "p99") if name in values)
         rows.append((f"{stage.replace('_', ' ')}, ms", text))

@@ -10,6 +10,8 @@ from occ_perception.geometry import SIDEWALK_GRID as GRID
 from occ_perception.replay.pictures import (
     ERROR_COLOURS,
     PATH_COLOUR,
+    WAYPOINT_COLOURS,
+    DrawnPath,
     View,
     error_map,
     map_from_above,
@@ -18,6 +20,7 @@ from occ_perception.replay.pictures import (
     view_of,
 )
 from occ_perception.taxonomy import SIDEWALK, Sidewalk
+from occ_perception.types import PathCheck, Trajectory, WaypointFlag
 
 PALETTE = SIDEWALK.palette()
 SMALL = view_of(GRID, 150, 100)
@@ -27,6 +30,10 @@ def column(x: int, y: int, label: int, top: int = 30) -> np.ndarray:
     labels = np.zeros(GRID.shape, np.uint8)
     labels[x - 4:x + 5, y - 4:y + 5, 19:top] = label
     return labels
+
+
+def trajectory(path: np.ndarray, check: PathCheck | None = None) -> Trajectory:
+    return Trajectory(0, path, np.arange(len(path), dtype=np.float32), check)
 
 
 def at(picture: np.ndarray, view: View, point_m: tuple[float, float, float]) -> np.ndarray:
@@ -50,11 +57,25 @@ def test_an_empty_grid_is_sky_and_paths_lie_on_the_ground() -> None:
     assert plain.shape == (100, 150, 3)
     assert plain.min() > 200
     path = np.array([[2.0, 0.0], [5.0, 1.0]], np.float32)
-    drawn = render_voxels(empty, GRID, PALETTE, SMALL, [(path, PATH_COLOUR)])
+    drawn = render_voxels(empty, GRID, PALETTE, SMALL, [DrawnPath.of(trajectory(path), PATH_COLOUR)])
     changed = np.argwhere((drawn != plain).any(-1))
     (start, end), _ = SMALL.project([[0.0, 0.0, 0.06], [5.0, 1.0, 0.06]])
     assert changed[:, 0].max() == pytest.approx(start[1], abs=5)
     assert changed[:, 0].min() == pytest.approx(end[1], abs=7)
+
+
+def test_checked_waypoints_have_the_colours_of_what_was_found() -> None:
+    flags = {"free": 0, "tight": WaypointFlag.TIGHT, "blocked": WaypointFlag.BLOCKED | WaypointFlag.TIGHT,
+             "off limits": WaypointFlag.OFF_LIMITS | WaypointFlag.UNKNOWN, "unknown": WaypointFlag.UNKNOWN}
+    path = np.stack([np.arange(1.55, 6.0), np.full(5, 0.05)], axis=1).astype(np.float32)  # centres of cells
+    check = PathCheck(np.ones(5, np.float32), np.zeros(5, np.uint8), np.array([*flags.values()], np.uint8))
+    drawn = DrawnPath.of(trajectory(path, check), PATH_COLOUR)
+    picture = map_from_above(np.zeros(GRID.shape, np.uint8), GRID, PALETTE, pixels_per_cell=4, paths=[drawn])
+    for (x, y), name in zip(path, flags, strict=True):
+        row, column = round((10 - x) * 40), round((5 - y) * 40)
+        assert tuple(picture[row, column].tolist()) == WAYPOINT_COLOURS[name]
+    unchecked = DrawnPath.of(trajectory(path), PATH_COLOUR)
+    assert {tuple(dot) for dot in unchecked.dots.tolist()} == {PATH_COLOUR}
 
 
 def test_shadow_darkens_the_ground_away_from_the_sun() -> None:

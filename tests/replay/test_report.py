@@ -15,11 +15,11 @@ from rich.console import Console
 
 from occ_perception.calibration import Rig
 from occ_perception.replay import Evaluation, replay_bag, write_report
-from occ_perception.replay.report import as_json, per_class_csv
+from occ_perception.replay.report import as_json, paths_csv, per_class_csv
 from occ_perception.replay.terminal import show
 from occ_perception.taxonomy import SIDEWALK
 
-from .conftest import BrightnessEngine, Record
+from .conftest import WAYPOINTS_M, BrightnessEngine, Record, stamp_of
 
 VOID = {"meta", "img", "br", "line", "polyline"}
 
@@ -62,7 +62,9 @@ def test_the_page_needs_nothing_beside_it(evaluation: Evaluation, rig: Rig, tmp_
     for name in SIDEWALK.classes[1:]:
         assert name in text
     assert sorted(path.name for path in page.parent.iterdir()) == [
-        "per_class.csv", "picture.jpg", "report.html", "results.json"]
+        "paths.csv", "per_class.csv", "picture.jpg", "report.html", "results.json"]
+    assert "path clear" in text
+    assert "waypoint blocked" in text
 
 
 def test_json_has_null_where_nothing_was_measured(evaluation: Evaluation) -> None:
@@ -80,6 +82,14 @@ def test_csv_has_a_line_per_class(evaluation: Evaluation) -> None:
     assert rows[5]["iou_visible"] == ""
 
 
+def test_every_waypoint_has_a_line_with_what_was_found(evaluation: Evaluation) -> None:
+    rows = list(csv.DictReader(io.StringIO(paths_csv(evaluation))))
+    assert len(rows) == 3 * len(WAYPOINTS_M)
+    assert rows[0] == {"stamp_ns": str(stamp_of(0)), "status": "clear", "time_s": "0.5", "x_m": "1.000",
+                       "y_m": "0.000", "clearance_m": "inf", "ruling_class": "sidewalk", "flags": ""}
+    assert [row["ruling_class"] for row in rows[2:4]] == ["crosswalk"] * 2
+
+
 def test_the_terminal_shows_classes_latencies_and_drops(evaluation: Evaluation) -> None:
     console = Console(record=True, width=120, file=io.StringIO())
     show(evaluation, console)
@@ -87,6 +97,7 @@ def test_the_terminal_shows_classes_latencies_and_drops(evaluation: Evaluation) 
     assert "sidewalk" in text
     assert "3 of 3" in text
     assert "total, ms" in text
+    assert "clear 3" in text
     assert "nothing" in text
 
 

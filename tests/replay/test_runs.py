@@ -55,6 +55,15 @@ def test_paths_are_rated_on_the_true_map_beside_the_path_really_taken(run: Any, 
     assert scores["navigation_truth"]["paths"] == 1
 
 
+def test_the_check_of_paths_is_counted_and_compared_with_the_true_map(run: Any, record: Record) -> None:
+    # said to be a wall: all is blocked; in truth only the far half is, into which the second waypoint reaches
+    evaluation = run(record([5, 2], {0: (2, 5), 1: (2, 2)}))
+    assert evaluation.paths == {"blocked": 1, "clear": 1}
+    assert [frame.path for frame in evaluation.frames] == ["blocked", "clear"]
+    assert evaluation.scores["path_check"] == {"foreseen": 1.0, "right": 0.5, "waypoints": 4}
+    assert run(record([2], {0: (2, 5)}, "missed.mcap")).scores["path_check"]["foreseen"] == 0.0
+
+
 def test_latencies_are_told_by_stage_and_the_worst_frames_are_kept(run: Any, record: Record) -> None:
     evaluation = run(record([2, 3, 2, 3], dict.fromkeys(range(4), (2, 2))), worst=2)
     assert {"assemble", "tables", "engine", "post", "total"} <= evaluation.latency_ms.keys()
