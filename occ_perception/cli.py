@@ -157,6 +157,12 @@ def export(context: typer.Context) -> None:
     _pass_on(context, "occ_perception.export.__main__")
 
 
+@app.command(context_settings=_PASS_ON, add_help_option=False)
+def experiment(context: typer.Context) -> None:
+    """Repeat a table of the paper on the simulated benchmark; `experiment --help` lists tables and options."""
+    _pass_on(context, "occ_perception.training.experiments.__main__")
+
+
 @app.command()
 def env(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Print machine, versions and settings, for a report of a bug."""

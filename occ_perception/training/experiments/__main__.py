@@ -41,7 +41,7 @@ def main(
     threads: Annotated[int, typer.Option(min=1, help="threads of torch")] = 2,
     max_minutes: Annotated[float | None, typer.Option(help="stop then; the same command goes on from there")] = None,
     show: Annotated[bool, typer.Option("--list", help="list the runs: done, in progress, missing; make none")] = False,
-    report_only: Annotated[bool, typer.Option("--report-only", help="write tables from the runs that are done")] = False,
+    report_only: Annotated[bool, typer.Option("--report-only", help="write tables from what is done")] = False,
 ) -> None:
     """Make what is missing of an experiment and write its tables; what is done is not made again."""
     console = Console()

@@ -17,7 +17,7 @@ from occ_perception.training.experiments.rows import TRUTH_CELL_M, Need
 from occ_perception.training.experiments.scale import Scale
 
 Identity = dict[str, Any]
-"""Version, content hash and number of frames of a split."""
+"""Version, content hash and number of frames of a split, and the content hash of what it was shrunk from."""
 _IDENTIFIES = ("version", "content_hash", "frames")
 
 
@@ -52,7 +52,10 @@ class DataFolders:
         path = self.root(need[1]) / need[0] / "split.yaml"
         if not path.is_file():
             return known
-        found = {key: read_yaml(path).get(key) for key in _IDENTIFIES}
+        about = read_yaml(path)
+        found = {key: about.get(key) for key in _IDENTIFIES}
+        if "smaller" in about:
+            found["shrunk_from"] = about["smaller"].get("of")
         if known is not None and found != known:
             raise DatasetError(f"is {found}, but the results beside {self.record} were made with {known}",
                                where=str(path.parent), fix="Name another folder for the results, or make the data anew")

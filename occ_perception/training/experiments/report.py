@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from occ_perception.metrics import Interval
 from occ_perception.training.experiments.build import Compared, Table
@@ -45,7 +47,7 @@ def markdown(table: Table, command: str) -> str:
         parts.append(f"**Not done yet:** {', '.join(table.missing)}.")
     parts += [f"**Attention:** {warning}" for warning in table.warnings]
     parts += ["## What it rests on", "\n".join(f"- {note}" for note in (*table.spec.notes, *_about(table, command))),
-              _runs(table)]
+              _splits(table), _runs(table)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -69,15 +71,22 @@ def as_json(table: Table, command: str) -> dict[str, Any]:
     }
 
 
-def terminal(table: Table) -> RichTable:
-    """The scores for the terminal."""
-    shown = RichTable(title=heading(table), caption="" if not table.missing else f"missing: {', '.join(table.missing)}")
-    shown.add_column("")
+def terminal(table: Table) -> Group:
+    """Scores and comparisons for the terminal."""
+    scores = RichTable(title=heading(table))
+    scores.add_column("")
     for column in _drawn(table):
-        shown.add_column(f"{column.title} ({column.unit})", justify="right")
+        scores.add_column(f"{column.title} ({column.unit})", justify="right")
     for line in table.lines:
-        shown.add_row(line.title, *(_with_interval(line.cells[c.name]) for c in _drawn(table)))
-    return shown
+        scores.add_row(line.title, *(_figure(line.cells[c.name].value) for c in _drawn(table)))
+    compared = RichTable(caption="" if not table.missing else f"missing: {', '.join(table.missing)}")
+    for name in ("", "score", "difference", "paper"):
+        compared.add_column(name, justify="left" if name in ("", "score") else "right")
+    colours = {"better": "green", "worse": "red", "undecided": "default"}
+    for c in table.comparisons:
+        compared.add_row(f"{c.one} over {c.other}", c.column.title, Text(_signed(c.points), colours[c.verdict]),
+                         _sign(c.paper_points))
+    return Group(scores, compared)
 
 
 def _drawn(table: Table) -> list[Column]:
@@ -114,24 +123,26 @@ def _about(table: Table, command: str) -> list[str]:
     height, width = scale.network.image_size
     sizes = (f"Images of {height}x{width}, cells of {scale.cell_m:g} m, {scale.steps} steps of {scale.batch_size} "
              f"paired samples, one trunk; {scale.resamples} resamples.")
-    data = ", ".join(f"{split} `{identity['content_hash'][:12]}` ({identity['frames']} frames)"
-                     for split, identity in _data(table).items())
-    versions = sorted({identity["version"] for identity in _data(table).values()})
-    return [sizes, f"Made with `{command}`.", *([f"Data, version {', '.join(versions)}: {data}."] if data else [])]
+    return [sizes, f"Made with `{command}`."]
 
 
 def _data(table: Table) -> dict[str, dict[str, Any]]:
-    """Every split that was learned from or scored on; those of other cells than the scale's are left to the runs."""
+    """The splits that were scored on and learned from, by content hash: of other cells they are other splits."""
     found: dict[str, dict[str, Any]] = {}
-    own_cells = [run for run in table.used if run["row"] not in ("cells_010", "cells_020", "cells_040")]
-    for run in own_cells or table.used:
-        for name, identity in run["data"].items():
-            if "frames" in identity or "samples" in identity:
-                found[name] = {"version": identity["version"], "content_hash": identity["content_hash"],
-                               "frames": identity.get("frames", identity.get("samples"))}
-        for split, scores in run["evaluations"].items():
-            found[split.partition("+")[0]] = scores["data"]
-    return dict(sorted(found.items()))
+    for run in table.used:
+        learned = {split: about for split, about in run["data"].items() if "content_hash" in about}
+        scored = {split.partition("+")[0]: scores["data"] for split, scores in run["evaluations"].items()}
+        for split, about in (learned | scored).items():
+            found[about["content_hash"]] = {"split": split, "version": about["version"],
+                                            "frames": about.get("frames", about.get("samples")),
+                                            "shrunk_from": about.get("shrunk_from")}
+    return dict(sorted(found.items(), key=lambda item: (item[1]["split"], item[0])))
+
+
+def _splits(table: Table) -> str:
+    return _grid(["split", "frames", "content hash", "shrunk from", "simulation"], [
+        [about["split"], str(about["frames"]), f"`{digest[:12]}`", f"`{str(about['shrunk_from'] or DASH)[:12]}`",
+         about["version"]] for digest, about in _data(table).items()]) if table.used else ""
 
 
 def _runs(table: Table) -> str:

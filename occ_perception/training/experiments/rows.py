@@ -20,6 +20,8 @@ Need = tuple[str, float]
 """A split and the edge of its voxels, metres."""
 TRUTH_CELL_M = float(SIDEWALK_GRID.cell[0])
 """Cells of the simulated truth."""
+CONSISTENCY = 1.0
+"""Weight of the 2D-3D consistency loss in Eq. 6; the paper gives none."""
 PATHS = "paths"
 """Split on which paths alone are scored, always on the truth as it was simulated (`TRUTH_CELL_M`)."""
 WITH_LIDAR = "+lidar"
@@ -42,7 +44,8 @@ class Row:
         trajectory_only: the switch of A.1.
         monoscene: the network of the baseline MonoScene.
         lidar: the network takes LiDAR ranges, missing at random in training; scored without and with them.
-        cell_m, range_m: the grid, where it is not the scale's own.
+        cell_m, range_m: the grid, where it is not the scale's own. It must be cut from the data's grid in whole
+            cells, to either side alike.
     """
 
     name: str
@@ -63,11 +66,11 @@ class Row:
         return WalkOccConfig.monoscene(network) if self.monoscene else network
 
     def loss(self) -> LossConfig:
-        """Weights of the terms: the training's own, or 0."""
+        """Weights of the terms: those of every row that has them, or 0."""
         if self.trajectory_only:
             return LossConfig.trajectory_only()
-        off = {name: 0.0 for name in ("depth", "semantics", "consistency") if name not in self.losses}
-        return replace(LossConfig(), **off)
+        weights = {"depth": LossConfig.depth, "semantics": LossConfig.semantics, "consistency": CONSISTENCY}
+        return LossConfig(**{name: weight if name in self.losses else 0.0 for name, weight in weights.items()})
 
     def training(self, scale: Scale, seed: int, *, data: Path, output: Path, trunk: Path | None,
                  threads: int = 2) -> TrainingConfig:
@@ -77,7 +80,7 @@ class Row:
             data=data, output=output, trunk=trunk, network=self.network(scale), steps=scale.steps,
             batch_size=scale.batch_size, learning_rate=scale.learning_rate, seed=seed, bfloat16=scale.bfloat16,
             device=scale.device, threads=threads, checkpoint_minutes=scale.checkpoint_minutes,
-            validate_every=scale.steps, calibration_samples=scale.calibration_samples, loss=self.loss(),
+            validate_every=scale.steps + 1, calibration_samples=scale.calibration_samples, loss=self.loss(),
             extra_images=images, images_per_batch=scale.images_per_batch if images else 0,
             rays=scale.rays if self.loss().consistency > 0 else 0,
         )
@@ -123,7 +126,7 @@ ROWS: dict[str, Row] = {row.name: row for row in (
     Row("cells_010", "cells of 0.1 m", splits=IN_DOMAIN, cell_m=0.1),
     Row("cells_020", "cells of 0.2 m", splits=IN_DOMAIN, cell_m=0.2),
     Row("cells_040", "cells of 0.4 m", splits=IN_DOMAIN, cell_m=0.4),
-    Row("range_5", "5 m range", splits=IN_DOMAIN, range_m=5.0),
+    Row("range_half", "5.2 m range", splits=IN_DOMAIN, range_m=5.2),
     _at_night(0.3),
     _at_night(0.6),
     _at_night(0.9),
