@@ -43,13 +43,17 @@ def bench_engines(manifest: Manifest, *, runs: int = 30, threads: int | None = N
 
 
 def random_inputs(manifest: Manifest, seed: int = 0) -> dict[str, np.ndarray]:
-    """Inputs of one camera and one hit: a random image, a random but valid table."""
+    """Inputs of one camera and one hit: a random image, a random but valid table, and ranges where they are taken."""
     rng = np.random.default_rng(seed)
     samples = manifest.lift_grid.spec().size
     pixels = manifest.feature_size[0] * manifest.feature_size[1]
-    return {
+    inputs: dict[str, np.ndarray] = {
         "images": rng.integers(0, 256, (1, *manifest.image_size, 3), dtype=np.uint8),
         "rows": rng.integers(0, pixels, (1, samples), dtype=np.int32),
         "bins": rng.integers(0, manifest.range_bins.bins().count, (1, samples), dtype=np.int32),
         "weights": np.ones((1, samples), np.float32),
     }
+    if manifest.takes_ranges:
+        ranges_m = rng.uniform(0, manifest.range_bins.maximum_m, (1, *manifest.feature_size))
+        inputs["ranges"] = ranges_m.astype(np.float32)
+    return inputs

@@ -91,13 +91,17 @@ class TrainingRecord(_Part):
 
 
 class ScoreRecord(_Part):
-    """Scores of one variant (or of the `prior`) on one split; values are percent unless the name says otherwise."""
+    """Scores of one variant (or of the `prior`) on one split; values are percent unless the name says otherwise.
+
+    `lidar` says whether the graph was given the ranges of the LiDAR too, or saw with cameras alone.
+    """
 
     variant: str
     split: str
     data_version: str
     data_hash: str
     frames: int
+    lidar: bool = False
     values: dict[str, float]
     per_class: dict[str, float | None] = Field(default_factory=dict)
 
@@ -141,6 +145,11 @@ class Manifest(_Part):
     def model_id(self) -> str:
         """`name@version`, written into every result."""
         return f"{self.name}@{self.version}"
+
+    @property
+    def takes_ranges(self) -> bool:
+        """Whether the graphs take a LiDAR's ranges beside the images."""
+        return any(tensor.name == "ranges" for tensor in self.inputs)
 
     def path(self, variant: str) -> Path:
         """The graph file of a variant."""
@@ -227,6 +236,7 @@ def _inconsistencies(manifest: Manifest) -> list[str]:
     except ConfigurationError as error:
         faults += [f"range_bins: {fault}" for fault in error.faults]
     shapes["images"] = ("cameras", *manifest.image_size, 3)
+    shapes["ranges"] = ("cameras", *manifest.feature_size)
     if "trajectory" in manifest.tasks:
         shapes["waypoints"] = (len(manifest.waypoint_times_s), 2)
     tensors = [*manifest.inputs, *manifest.outputs]

@@ -25,10 +25,10 @@ from occ_perception.engines import (
 )
 from occ_perception.engines.manifest import MANIFEST_NAME, GridSpec, ScoreRecord
 from occ_perception.errors import ConfigurationError, DatasetError
-from occ_perception.export.onnx import export_onnx
+from occ_perception.export.onnx import export_onnx, input_names
 from occ_perception.export.parity import Parity, measure_parity
 from occ_perception.export.quantise import Feeds, quantise
-from occ_perception.export.scores import PRIOR, score_splits
+from occ_perception.export.scores import score_splits
 from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
 from occ_perception.taxonomy import SIDEWALK
 from occ_perception.training.batches import NO_AUGMENTATION, make_item
@@ -111,6 +111,15 @@ def describe_graph(config: WalkOccConfig) -> dict[str, Any]:
     def tensor(name: str, shape: tuple[int | str, ...], dtype: Any, meaning: str) -> TensorSpec:
         return TensorSpec(name=name, shape=shape, dtype=dtype, meaning=meaning)
 
+    inputs = {
+        "images": tensor("images", ("cameras", *config.image_size, 3), "uint8", "RGB, one image per camera"),
+        "rows": tensor("rows", ("hits", samples), "int32", "row of the flattened features that a sample of the lift"
+                       " grid reads; samples in message order"),
+        "bins": tensor("bins", ("hits", samples), "int32", "range bin of the sample on that pixel's ray"),
+        "weights": tensor("weights", ("hits", samples), "float32", "0 where no camera sees the sample, else 1 / hits"),
+        "ranges": tensor("ranges", ("cameras", *config.feature_size), "float32", "metres along the ray to the nearest"
+                         " LiDAR return in each feature pixel, 0 where there is none; all 0 without a LiDAR"),
+    }
     return {
         "tasks": ("occupancy", "trajectory"),
         "taxonomy": SIDEWALK.name,
@@ -121,13 +130,7 @@ def describe_graph(config: WalkOccConfig) -> dict[str, Any]:
         "feature_size": config.feature_size,
         "maximum_hits": 2,
         "waypoint_times_s": tuple(WAYPOINT_STEP_S * (i + 1) for i in range(config.waypoints)),
-        "inputs": (
-            tensor("images", ("cameras", *config.image_size, 3), "uint8", "RGB, one image per camera"),
-            tensor("rows", ("hits", samples), "int32", "row of the flattened features that a sample of the lift grid"
-                   " reads; samples in message order"),
-            tensor("bins", ("hits", samples), "int32", "range bin of the sample on that pixel's ray"),
-            tensor("weights", ("hits", samples), "float32", "0 where no camera sees the sample, else 1 / hits"),
-        ),
+        "inputs": tuple(inputs[name] for name in input_names(config)),
         "outputs": (
             tensor("labels", (nz, ny, nx), "uint8", "class of every cell; flat in message order"),
             tensor("confidence", (nz, ny, nx), "uint8", "255 P(occupied)"),
@@ -138,10 +141,10 @@ def describe_graph(config: WalkOccConfig) -> dict[str, Any]:
 
 
 def engine_inputs(samples: Sequence[Sample] | SimulatedDataset, frames: int, config: WalkOccConfig) -> Iterator[Feeds]:
-    """Inputs of the graph for `frames` samples, evenly spread."""
-    for index in spread(len(samples), frames):
-        item = make_item(samples[index], config, NO_AUGMENTATION, np.random.default_rng(0))
-        yield {name: item[name] for name in ("images", "rows", "bins", "weights")}
+    """Inputs of the graph for `frames` samples, evenly spread; every second one as if it had no LiDAR."""
+    for place, index in enumerate(spread(len(samples), frames)):
+        item = make_item(samples[index], config, NO_AUGMENTATION, np.random.default_rng(0), use_lidar=place % 2 == 0)
+        yield {name: item[name] for name in input_names(config)}
 
 
 def _write_graphs(
@@ -188,8 +191,8 @@ def _training_record(
 
 
 def _noted(variants: dict[str, Variant], scores: Sequence[ScoreRecord]) -> dict[str, Variant]:
-    """The variants; int8 with what it costs against fp32 on the first split that was scored."""
-    first = {score.variant: score for score in scores if score.split == scores[0].split and score.variant != PRIOR}
+    """The variants; int8 with what it costs against fp32, cameras alone, on the first split that was scored."""
+    first = {score.variant: score for score in scores if score.split == scores[0].split and not score.lidar}
     if not {"int8", "fp32"} <= first.keys():
         return variants
     loss = {key: first["int8"].values[key] - first["fp32"].values[key] for key in ("iou", "miou")}

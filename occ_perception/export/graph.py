@@ -35,18 +35,21 @@ class WalkOccGraph(nn.Module):
         self.lift, self.head = OneFrameLift(lift), head
         compare_with_free(cast(nn.Conv2d, head.last), head.classes)
 
-    def forward(self, images: Tensor, rows: Tensor, bins: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, images: Tensor, rows: Tensor, bins: Tensor, weights: Tensor, ranges: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """One frame.
 
         Args:
             images: uint8 RGB [cameras, H, W, 3].
             rows, bins, weights: the projection table, [hits, S], int32, int32 and float32.
+            ranges: float32 [cameras, h, w] as in `WalkOcc.forward`; None for a network without LiDAR.
 
         Returns:
             `labels` uint8 [nz, ny, nx], `confidence` uint8 [nz, ny, nx] = 255 P(occupied), `waypoints` [10, 2].
         """
         network = self.network
-        view = network.view(network.encode(images))
+        view = network.look(network.encode(images), ranges)
         depth = network.depth(view).permute(0, 2, 3, 1).flatten(0, 2).softmax(1)
         context = network.context(view).permute(0, 2, 3, 1).flatten(0, 2)
         bev = network.bev(self.lift(context, depth, rows, bins, weights))

@@ -17,7 +17,7 @@ from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
 
 OPSET = 20
 """The newest that TensorRT's parser of the JetPack releases takes."""
-INPUTS = ("images", "rows", "bins", "weights")
+TABLE = ("rows", "bins", "weights")
 OUTPUTS = ("labels", "confidence", "waypoints")
 
 
@@ -27,13 +27,12 @@ def export_onnx(network: WalkOcc, path: Path) -> None:
     `cameras` (1..16) and `hits` (1..2) stay free. The network is left as it is.
     """
     graph = WalkOccGraph(network).eval()
-    dynamic_shapes = (
-        {0: torch.export.Dim("cameras", min=1, max=16)},
-        *[{0: torch.export.Dim("hits", min=1, max=2)}] * 3,
-    )
+    cameras, hits = torch.export.Dim("cameras", min=1, max=16), torch.export.Dim("hits", min=1, max=2)
+    names = input_names(network.config)
+    dynamic_shapes = tuple({0: hits if name in TABLE else cameras} for name in names)
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
-            graph, example_inputs(network.config), dynamo=True, opset_version=OPSET, input_names=INPUTS,
+            graph, example_inputs(network.config), dynamo=True, opset_version=OPSET, input_names=names,
             output_names=OUTPUTS, dynamic_shapes=dynamic_shapes, external_data=False, verbose=False,
         )
     if program is None:
@@ -44,16 +43,23 @@ def export_onnx(network: WalkOcc, path: Path) -> None:
     save_model(model, path)
 
 
-def example_inputs(config: WalkOccConfig) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Inputs of the graph's shapes with two cameras and two hits, seeded."""
+def input_names(config: WalkOccConfig) -> tuple[str, ...]:
+    """Inputs of the graph, in their order."""
+    return ("images", *TABLE, "ranges") if config.lidar else ("images", *TABLE)
+
+
+def example_inputs(config: WalkOccConfig) -> tuple[torch.Tensor, ...]:
+    """Inputs of the graph's shapes with two cameras and two hits, seeded; half of the pixels have a range."""
     generator = torch.Generator().manual_seed(0)
     table, pixels = (2, config.lift_grid.size), config.feature_size[0] * config.feature_size[1]
-    return (
+    ranges_m = config.bins.maximum_m * (2 * torch.rand((2, *config.feature_size), generator=generator) - 1).relu()
+    inputs = (
         torch.randint(0, 256, (2, *config.image_size, 3), generator=generator, dtype=torch.uint8),
         torch.randint(0, 2 * pixels, table, generator=generator, dtype=torch.int32),
         torch.randint(0, config.bins.count, table, generator=generator, dtype=torch.int32),
         torch.rand(table, generator=generator),
     )
+    return (*inputs, ranges_m) if config.lidar else inputs
 
 
 def save_model(model: onnx.ModelProto, path: Path) -> None:

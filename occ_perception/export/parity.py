@@ -13,7 +13,7 @@ import onnxruntime as ort
 import torch
 
 from occ_perception.errors import EngineError
-from occ_perception.export.onnx import OUTPUTS, save_model
+from occ_perception.export.onnx import OUTPUTS, TABLE, save_model
 from occ_perception.export.quantise import Feeds
 from occ_perception.networks.walkocc import WalkOcc
 
@@ -59,8 +59,9 @@ def measure_parity(network: WalkOcc, model: Path, inputs: Iterable[Feeds]) -> Pa
         labels, confidence, waypoints, margins = session.run(None, feeds)
         with torch.no_grad():
             tensors = {name: torch.from_numpy(array) for name, array in feeds.items()}
+            rows, bins, weights = (tensors[name][None] for name in TABLE)
             occupancy, expected_waypoints = network.infer(
-                tensors["images"], tensors["rows"][None], tensors["bins"][None], tensors["weights"][None]
+                tensors["images"], rows, bins, weights, tensors.get("ranges")
             )
         logits = occupancy[0].double()
         expected = (logits - logits[:1]).permute(2, 3, 0, 1).numpy()

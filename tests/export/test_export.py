@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,19 @@ import onnxruntime
 import pytest
 import torch
 
-from occ_perception.datasets import SimulatedDataset
+from occ_perception.datasets import Sample, SimulatedDataset
 from occ_perception.engines import load_engine, load_manifest
+from occ_perception.engines.bench import random_inputs
 from occ_perception.errors import ConfigurationError, DatasetError, EngineError
 from occ_perception.export import build
 from occ_perception.export.build import ExportSettings, engine_inputs, export_model
 from occ_perception.export.graph import WalkOccGraph, decide
-from occ_perception.export.onnx import INPUTS, OUTPUTS, example_inputs, export_onnx
+from occ_perception.export.onnx import OUTPUTS, example_inputs, export_onnx, input_names
 from occ_perception.export.parity import Parity, measure_parity
 from occ_perception.export.quantise import quantise
-from occ_perception.networks.walkocc import WalkOcc
+from occ_perception.export.scores import engine_predictor, sample_clouds
+from occ_perception.geometry import se3
+from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
 from occ_perception.training.checkpoint import save_network
 
 pytestmark = pytest.mark.torch
@@ -34,11 +38,18 @@ def graph(network: WalkOcc, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def lidar_graph(lidar_network: WalkOcc, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("graph") / "tiny_lidar.onnx"
+    export_onnx(lidar_network, path)
+    return path
+
+
 def feeds(network: WalkOcc, cameras: int, hits: int) -> dict[str, np.ndarray]:
-    images, rows, bins, weights = (tensor.numpy() for tensor in example_inputs(network.config))
-    pixels = int(np.prod(network.config.feature_size))
-    return {"images": images[:cameras], "rows": rows[:hits] % (cameras * pixels), "bins": bins[:hits],
-            "weights": weights[:hits]}
+    examples = (tensor.numpy() for tensor in example_inputs(network.config))
+    inputs = dict(zip(input_names(network.config), examples, strict=True))
+    inputs = {name: array[: hits if name in ("rows", "bins", "weights") else cameras] for name, array in inputs.items()}
+    return {**inputs, "rows": inputs["rows"] % (cameras * int(np.prod(network.config.feature_size)))}
 
 
 @pytest.mark.parametrize(("cameras", "hits"), [(1, 1), (2, 1), (2, 2)])
@@ -47,6 +58,37 @@ def test_the_graph_answers_as_the_network(network: WalkOcc, graph: Path, cameras
     found.require()
     assert found.margin_error < 1e-5
     assert found.equal_labels > 0.9999
+
+
+@pytest.mark.parametrize("cameras", [1, 2])
+def test_the_graph_answers_as_the_network_with_ranges_and_without(
+    lidar_network: WalkOcc, lidar_graph: Path, cameras: int
+) -> None:
+    measured = feeds(lidar_network, cameras, 1)
+    nothing = {**measured, "ranges": np.zeros_like(measured["ranges"])}
+    found = measure_parity(lidar_network, lidar_graph, [measured, nothing])
+    found.require()
+    assert found.margin_error < 1e-5
+    session = onnxruntime.InferenceSession(str(lidar_graph), providers=["CPUExecutionProvider"])
+    waypoints, blind = (session.run(["waypoints"], inputs)[0] for inputs in (measured, nothing))
+    assert not np.array_equal(waypoints, blind)
+    with torch.no_grad():
+        images, *table = (torch.from_numpy(nothing[name]) for name in ("images", "rows", "bins", "weights"))
+        _, expected = lidar_network.infer(images, *(tensor[None] for tensor in table))
+    np.testing.assert_allclose(blind, expected[0].numpy(), atol=1e-5)
+
+
+def test_the_structure_of_the_paper_exports(paper_network: WalkOcc, tmp_path: Path) -> None:
+    config = paper_network.config
+    assert (config.resnet_layers, config.halve_image, config.softplus, config.lidar) == (50, False, True, True)
+    export_onnx(paper_network, tmp_path / "paper.onnx")
+    measure_parity(paper_network, tmp_path / "paper.onnx", [feeds(paper_network, 2, 2)]).require()
+
+
+@pytest.mark.parametrize("kind", [{"lifter": "line_of_sight"}, {"space": "volume"}])
+def test_baselines_are_not_exported(config: WalkOccConfig, kind: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="only lifter 'depth' with space 'bev' can be exported"):
+        WalkOccGraph(WalkOcc(replace(config, **kind)))
 
 
 def test_arranging_the_graph_leaves_the_network_as_it_was(network: WalkOcc) -> None:
@@ -79,14 +121,18 @@ def test_the_file_is_the_same_for_the_same_weights_and_names_no_machine(
     assert [p.name for p in tmp_path.iterdir()] == ["again.onnx"]
 
 
-def test_the_graph_has_only_operators_that_deploy(graph: Path) -> None:
-    model = onnx.load(graph)
-    kinds = {node.op_type for node in model.graph.node}
-    assert not kinds & {"ScatterND", "ScatterElements", "GridSample", "NonZero", "BatchNormalization", "Loop", "If"}
-    assert {node.domain for node in model.graph.node} == {""}
-    assert model.opset_import[0].version <= 20
-    assert [i.name for i in model.graph.input] == list(INPUTS)
-    assert [o.name for o in model.graph.output] == list(OUTPUTS)
+def test_the_graphs_have_only_operators_that_deploy(
+    network: WalkOcc, graph: Path, lidar_network: WalkOcc, lidar_graph: Path
+) -> None:
+    for source, path in ((network, graph), (lidar_network, lidar_graph)):
+        model = onnx.load(path)
+        kinds = {node.op_type for node in model.graph.node}
+        assert not kinds & {"ScatterND", "ScatterElements", "GridSample", "NonZero", "BatchNormalization", "Loop", "If"}
+        assert {node.domain for node in model.graph.node} == {""}
+        assert model.opset_import[0].version <= 20
+        assert tuple(i.name for i in model.graph.input) == input_names(source.config)
+        assert [o.name for o in model.graph.output] == list(OUTPUTS)
+    assert input_names(lidar_network.config) == (*input_names(network.config), "ranges")
 
 
 def test_other_weights_fail_the_parity_with_the_difference(network: WalkOcc, graph: Path) -> None:
@@ -122,9 +168,38 @@ def test_int8_stays_near_fp32_and_really_is_int8(network: WalkOcc, graph: Path, 
     assert 0 < np.abs(fp32[2] - int8[2]).max() < 0.2
 
 
-@pytest.fixture
-def checkpoint(network: WalkOcc, tmp_path: Path) -> Path:
-    path = tmp_path / "model.safetensors"
+def test_calibration_sees_frames_with_lidar_and_without(lidar_network: WalkOcc, data: Path) -> None:
+    train = SimulatedDataset(data, "train")
+    inputs = list(engine_inputs(train, 3, lidar_network.config))
+    assert [bool(feeds["ranges"].any()) for feeds in inputs] == [True, False, True]
+    assert all(feeds.keys() == set(input_names(lidar_network.config)) for feeds in inputs)
+
+
+def test_int8_keeps_what_ranges_say(lidar_network: WalkOcc, lidar_graph: Path, data: Path, tmp_path: Path) -> None:
+    train = SimulatedDataset(data, "train")
+    target = tmp_path / "tiny_int8.onnx"
+    quantise(lidar_graph, target, engine_inputs(train, 3, lidar_network.config))
+    for item in engine_inputs(train, 2, lidar_network.config):
+        fp32, int8 = (
+            onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, item)
+            for path in (lidar_graph, target)
+        )
+        assert (fp32[0] == int8[0]).mean() > 0.8
+        assert 0 < np.abs(fp32[2] - int8[2]).max() < 0.2
+
+
+def test_a_samples_points_come_back_from_the_frame_of_the_lidar(first_sample: Sample) -> None:
+    cloud = sample_clouds(first_sample)["top"]
+    points_m = se3.apply(first_sample.rig.lidar("top").T_base_lidar, cloud.points_m)
+    np.testing.assert_allclose(points_m, first_sample.points_m, atol=1e-5)
+    assert not np.allclose(cloud.points_m, first_sample.points_m, atol=0.1)
+    assert sample_clouds(replace(first_sample, points_m=None)) == {}
+    without = replace(first_sample, rig=first_sample.rig.model_copy(update={"lidars": ()}))
+    with pytest.raises(DatasetError, match=r"scene\[0\].*no LiDAR"):
+        sample_clouds(without)
+
+
+def save(network: WalkOcc, path: Path) -> Path:
     provenance = {
         "data": {"train": {"version": "7", "content_hash": "hash of train", "samples": 3}}, "seed": 5, "steps": 11,
         "commit": "0123abc",
@@ -132,6 +207,11 @@ def checkpoint(network: WalkOcc, tmp_path: Path) -> Path:
     }
     save_network(path, network, provenance)
     return path
+
+
+@pytest.fixture
+def checkpoint(network: WalkOcc, tmp_path: Path) -> Path:
+    return save(network, tmp_path / "model.safetensors")
 
 
 @pytest.fixture
@@ -165,6 +245,25 @@ def test_a_model_folder_says_what_it_holds(
     fp32 = load_engine(manifest, device="cpu", variant="fp32")
     outputs, _ = fp32.run(feeds(WalkOcc(config), 2, 2), fp32.new_state())
     assert outputs["labels"].shape == config.output_grid.shape[::-1]
+
+
+def test_a_model_with_lidar_is_scored_with_it_and_without(
+    lidar_network: WalkOcc, settings: ExportSettings, tmp_path: Path, first_sample: Sample
+) -> None:
+    told: list[str] = []
+    checkpoint = save(lidar_network, tmp_path / "model.safetensors")
+    manifest = export_model(checkpoint, tmp_path / "tiny", settings, told.append)
+    assert manifest.takes_ranges
+    (ranges,) = (tensor for tensor in manifest.inputs if tensor.name == "ranges")
+    assert (ranges.shape, ranges.dtype) == (("cameras", 8, 12), "float32")
+    scored = [(score.variant, score.lidar) for score in manifest.scores]
+    assert scored == [("prior", False), ("int8", False), ("int8", True), ("fp32", False), ("fp32", True)]
+    assert any(line.startswith("test, fp32 with LiDAR: IoU") for line in told)
+    engine = load_engine(manifest, device="cpu", variant="fp32")
+    (_, blind), (_, seeing) = (engine_predictor(engine, manifest, lidar=lidar)(first_sample) for lidar in (False, True))
+    assert not np.array_equal(blind, seeing)
+    outputs, _ = engine.run(random_inputs(manifest), engine.new_state())
+    assert np.isfinite(outputs["waypoints"]).all()
 
 
 def test_what_a_checkpoint_does_not_say_is_not_made_up(checkpoint: Path, settings: ExportSettings) -> None:

@@ -54,5 +54,5 @@ def test_a_measurement_reaches_its_neighbourhood_and_no_farther() -> None:
         ranges_m[0, 4, 4] = 3.0
         changed = (encoder(ranges_m) != empty).any(1)[0]
     expected = torch.zeros(9, 9, dtype=torch.bool)
-    expected[2:7, 2:7] = True
+    expected[3:6, 3:6] = True
     assert torch.equal(changed, expected)
