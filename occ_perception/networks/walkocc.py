@@ -126,7 +126,7 @@ class WalkOccConfig:
 
     @classmethod
     def lite(cls) -> WalkOccConfig:
-        """For a CPU: about a half-width ResNet-18 over the halved image, 2.77 M parameters."""
+        """For a CPU: about a half-width ResNet-18 over the halved image, 2.75 M parameters."""
         return cls(lidar=True)
 
     @classmethod
