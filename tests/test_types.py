@@ -8,7 +8,16 @@ import pytest
 from occ_perception.errors import ConfigurationError, ShapeError
 from occ_perception.geometry import VoxelGridSpec
 from occ_perception.taxonomy import SIDEWALK, Taxonomy, get_taxonomy
-from occ_perception.types import CameraImage, FlowField, PointCloud, SensorFrame, Trajectory, VoxelGrid
+from occ_perception.types import (
+    CameraImage,
+    FlowField,
+    PathCheck,
+    PathStatus,
+    PointCloud,
+    SensorFrame,
+    Trajectory,
+    VoxelGrid,
+)
 
 SPEC = VoxelGridSpec((0, 0, 0), (2, 1, 1), 0.5)
 
@@ -49,6 +58,25 @@ def test_a_frame_knows_the_stamps_of_all_its_sensors():
 def test_waypoints_and_times_go_together():
     with pytest.raises(ShapeError, match="times_s"):
         Trajectory(0, np.zeros((3, 2), np.float32), np.zeros(2, np.float32))
+
+
+@pytest.mark.parametrize(("flags", "status"), [
+    ((), PathStatus.CLEAR), ((0, 0), PathStatus.CLEAR), ((0, 4), PathStatus.CAUTION), ((8, 3), PathStatus.BLOCKED)])
+def test_a_path_is_blocked_where_a_waypoint_is_and_clear_where_none_has_a_flag(flags, status):
+    n = len(flags)
+    check = PathCheck(np.ones(n, np.float32), np.zeros(n, np.uint8), np.array(flags, np.uint8))
+    path = Trajectory(0, np.zeros((n, 2), np.float32), np.zeros(n, np.float32), check)
+    assert path.status == check.status == status
+
+
+def test_a_check_fits_its_path_and_a_path_without_one_is_unchecked():
+    with pytest.raises(ShapeError, match="clearance_m"):
+        PathCheck(np.ones(2, np.float32), np.zeros(3, np.uint8), np.zeros(3, np.uint8))
+    check = PathCheck(np.ones(3, np.float32), np.zeros(3, np.uint8), np.zeros(3, np.uint8))
+    times_s = np.zeros(2, np.float32)
+    with pytest.raises(ShapeError, match="flags of its check"):
+        Trajectory(0, np.zeros((2, 2), np.float32), times_s, check)
+    assert Trajectory(0, np.zeros((2, 2), np.float32), times_s).status == PathStatus.UNCHECKED
 
 
 def test_the_sidewalk_taxonomy_is_table_8_and_its_obstacles_those_of_a_2():

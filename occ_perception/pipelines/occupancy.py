@@ -28,8 +28,6 @@ CAMERA_MISSING = "camera_missing:"
 """Flag, followed by the camera's name: it gave no image for this frame."""
 NO_LIDAR = "no_lidar"
 """Flag: the model reads LiDAR ranges and the rig has a LiDAR, but no scan came for this frame."""
-RANGES = "ranges"
-"""Engine input [cameras, h, w]: range of the nearest return in each feature pixel, metres; 0 none."""
 
 # Tables round to a feature pixel (about 24 mrad) and a range bin (0.2 m); a fifth of a pixel is below what they resolve
 # and above what the body of a wheeled robot trembles.
@@ -81,8 +79,7 @@ class OccupancyPipeline:
         self._engine = engine
         self._manifest = manifest
         self._mounted = {camera.name: camera.mounted() for camera in rig.cameras}
-        self._reads_ranges = any(tensor.name == RANGES for tensor in manifest.inputs)
-        self._T_base_lidar = {lidar.name: lidar.T_base_lidar for lidar in rig.lidars} if self._reads_ranges else {}
+        self._T_base_lidar = {lidar.name: lidar.T_base_lidar for lidar in rig.lidars} if manifest.takes_ranges else {}
         self._output_grid = manifest.output_grid.spec()
         self._lift_grid = manifest.lift_grid.spec()
         self._bins = manifest.range_bins.bins()
@@ -134,8 +131,8 @@ class OccupancyPipeline:
             "images": images, "rows": table.rows, "bins": table.bins, "weights": table.weights
         }
         lidars = [name for name in self._T_base_lidar if name in frame.clouds]
-        if self._reads_ranges:
-            inputs[RANGES] = self._ranges(names, exposures, [frame.clouds[name] for name in lidars])
+        if self._manifest.takes_ranges:
+            inputs["ranges"] = self._ranges(names, exposures, [frame.clouds[name] for name in lidars])
             if self._T_base_lidar and not lidars:
                 flags.add(NO_LIDAR)
             watch.lap("ranges")

@@ -14,7 +14,6 @@ from diagnostic_msgs.msg import DiagnosticArray
 from occ_perception.calibration import load_rig
 from occ_perception.engines import load_manifest
 from occ_perception.errors import RecordingError
-from occ_perception.pipelines.occupancy import RANGES
 from occ_perception.recordings.bag import BagReader
 from occ_perception.recordings.decode import stamp_ns
 from occ_perception.recordings.frames import sensor_topics
@@ -78,10 +77,10 @@ def bench_node(bag: Path, rig_file: Path, model: Path, *, seconds: float = 60.0,
     use_transport_profile()
     private_domain()
     rig = load_rig(rig_file)
-    reads_ranges = any(tensor.name == RANGES for tensor in load_manifest(model).inputs)
+    takes_ranges = load_manifest(model).takes_ranges
     with BagReader(bag) as reader:
         topics = {topic: sensor for topic, (sensor, kind) in sensor_topics(reader, rig).items()
-                  if kind != "cloud" or reads_ranges}
+                  if kind != "cloud" or takes_ranges}
         anchor = next(topic for topic, sensor in topics.items() if sensor == rig.cameras[0].name)
         stamps = [stamp_ns(message.header) for _, _, message in reader.messages([anchor])]
     if len(stamps) < 2:
