@@ -39,7 +39,7 @@ def main(
     rigs: Annotated[Path, typer.Option(help="rigs that missing splits are simulated with")] = RIGS,
     seeds: Annotated[str | None, typer.Option(help="these seeds of every row, by commas, instead of its own")] = None,
     threads: Annotated[int, typer.Option(min=1, help="threads of torch")] = 2,
-    max_minutes: Annotated[float | None, typer.Option(help="stop then; the same command goes on from there")] = None,
+    max_minutes: Annotated[float | None, typer.Option(min=0.01, help="stop then; to go on, repeat the command")] = None,
     show: Annotated[bool, typer.Option("--list", help="list the runs: done, in progress, missing; make none")] = False,
     report_only: Annotated[bool, typer.Option("--report-only", help="write tables from what is done")] = False,
 ) -> None:
@@ -81,7 +81,7 @@ def run_experiment(
     runs = Runs(scale, folders, Folders(kept, working, rigs), console, threads)
     wanted = _in_order(specs, scale, seeds)
     if not report_only and not show:
-        with _deadline(max_minutes) as passed:
+        with _deadline(max_minutes, console) as passed:
             _make(runs, wanted, passed, console)
     if show or not report_only:
         console.print(_overview(runs, wanted))
@@ -95,26 +95,20 @@ def run_experiment(
 def _make(runs: Runs, wanted: Sequence[Run], passed: threading.Event, console: Console) -> None:
     """Make runs one after the other until all are done, claimed by others, or the time is over."""
     missing = [run for run in wanted if runs.result(run) is None]
-    try:
-        if missing:
-            runs.ensure_data(missing)
-        for i, run in enumerate(missing):
-            if passed.is_set():
-                break
-            console.rule(f"run {i + 1} of {len(missing)}: {run.name} ({run.row.title})")
-            try:
-                runs.carry_out(run)
-            except ClaimedError as error:
-                console.print(f"{run.name} is {error}; left to it", highlight=False)
-    except (Interrupted, KeyboardInterrupt):
-        if not passed.is_set():
-            raise
-    if passed.is_set():
-        console.print("The time is over; the same command goes on from here.")
+    if missing and not passed.is_set():
+        runs.ensure_data(missing)
+    for i, run in enumerate(missing):
+        if passed.is_set():
+            return
+        console.rule(f"run {i + 1} of {len(missing)}: {run.name} ({run.row.title})")
+        try:
+            runs.carry_out(run)
+        except ClaimedError as error:
+            console.print(f"{run.name} is {error}; left to it", highlight=False)
 
 
 @contextmanager
-def _deadline(minutes: float | None) -> Iterator[threading.Event]:
+def _deadline(minutes: float | None, console: Console) -> Iterator[threading.Event]:
     """After so many minutes the event is set and the work interrupted, as by Ctrl-C: trainings save their state."""
     passed = threading.Event()
 
@@ -128,8 +122,13 @@ def _deadline(minutes: float | None) -> Iterator[threading.Event]:
         timer.start()
     try:
         yield passed
+    except (Interrupted, KeyboardInterrupt):
+        if not passed.is_set():
+            raise
     finally:
         timer.cancel()
+    if passed.is_set():
+        console.print("The time is over; the same command goes on from here.")
 
 
 def _in_order(specs: Sequence[TableSpec], scale: Scale, seeds: Sequence[int] | None) -> list[Run]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,7 @@ class DataFolders:
         path = self.root(need[1]) / need[0] / "split.yaml"
         if not path.is_file():
             return known
-        about = read_yaml(path)
-        found = {key: about.get(key) for key in _IDENTIFIES}
-        if "smaller" in about:
-            found["shrunk_from"] = about["smaller"].get("of")
+        found = _identity_in(path, path.stat().st_mtime_ns)
         if known is not None and found != known:
             raise DatasetError(f"is {found}, but the results beside {self.record} were made with {known}",
                                where=str(path.parent), fix="Name another folder for the results, or make the data anew")
@@ -103,3 +101,11 @@ class DataFolders:
 
     def _recorded(self) -> dict[str, Identity]:
         return json.loads(self.record.read_text()) if self.record.is_file() else {}
+
+
+@cache
+def _identity_in(path: Path, modified_ns: int) -> Identity:
+    """What a split's own file says; read once, for it lists hundreds of scenes."""
+    about = read_yaml(path)
+    identity = {key: about.get(key) for key in _IDENTIFIES}
+    return {**identity, "shrunk_from": about["smaller"].get("of")} if "smaller" in about else identity

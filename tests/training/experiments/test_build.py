@@ -1,0 +1,149 @@
+"""Tables as queries over results whose scores are known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from occ_perception.errors import ConfigurationError
+from occ_perception.training.experiments.build import build_table, runs_of
+from occ_perception.training.experiments.rows import ROWS
+from occ_perception.training.experiments.runs import Result, Run
+from occ_perception.training.experiments.scale import SCALES
+from occ_perception.training.experiments.tables import TABLES, get_tables
+
+CPU = replace(SCALES["cpu"], resamples=300)
+IOU = {"monoscene": 0.1, "flashocc": 0.2, "walkocc_paired": 0.25, "walkocc": 0.3}
+Invent = Callable[..., Result]
+
+
+def by_method(run: Run, split: str) -> float:
+    """A plain IoU per method, half of it by night; seeds differ by a hundredth, alike for all methods."""
+    return IOU.get(run.row.name, 0.2) * (0.5 if split.startswith("night") else 1.0) + 0.01 * (run.seed - 1)
+
+
+
+def test_scores_gains_and_the_papers_figures_stand_side_by_side(invent: Invent) -> None:
+    table = build_table(TABLES["table1"], CPU, lambda run: invent(run, by_method))
+    lines = {line.key: line for line in table.lines}
+    assert [line.cells["miou"].value for line in table.lines] == pytest.approx([10, 20, 25, 30])
+    assert lines["walkocc"].seeds == (0, 1, 2)
+    assert lines["walkocc"].paper["person"] == 14.59
+    first = table.comparisons[0]
+    assert (first.one, first.other, first.column.name) == ("WalkOCC", "FlashOcc", "miou")
+    assert first.points.value == pytest.approx(10)
+    assert first.relative.value == pytest.approx(50)
+    assert first.paper_points == pytest.approx(16.46 - 14.23)
+    assert first.paper_relative == pytest.approx(15.67, abs=0.01)
+    assert first.verdict == "better"
+    assert table.missing == ()
+    assert len(table.used) == 12
+
+
+def test_seeds_spread_the_scores_but_cancel_in_paired_differences(invent: Invent) -> None:
+    table = build_table(TABLES["table1"], CPU, lambda run: invent(run, by_method))
+    score = table.lines[3].cells["miou"]
+    assert (score.low, score.high) == pytest.approx((29, 31))
+    gain = table.comparisons[0].points
+    assert (gain.low, gain.high) == pytest.approx((10, 10))
+
+
+def test_a_gain_that_some_seeds_do_not_show_is_not_decided(invent: Invent) -> None:
+    def quality(run: Run, split: str) -> float:
+        return 0.3 + (0.02 * (run.seed - 1) if run.row.name == "walkocc" else 0.0)
+
+    table = build_table(TABLES["table1"], CPU, lambda run: invent(run, quality))
+    assert {c.verdict for c in table.comparisons if c.one == "WalkOCC"} == {"undecided"}
+
+
+def test_relative_miou_is_the_part_kept_by_night(invent: Invent) -> None:
+    table = build_table(TABLES["table3"], CPU, lambda run: invent(run, by_method))
+    for line in table.lines:
+        assert line.cells["night_relative"].value == pytest.approx(50)
+        assert line.cells["districts_relative"].value == pytest.approx(100)
+
+
+def test_lower_rates_are_better(invent: Invent) -> None:
+    table = build_table(TABLES["table4"], CPU, lambda run: invent(run, by_method))
+    without, occupancy = table.lines
+    assert without.cells["collision"].value == pytest.approx(4)
+    assert occupancy.cells["collision"].value == pytest.approx(2)
+    assert occupancy.cells["lane"].value == pytest.approx(98)
+    assert occupancy.cells["error_m"].value == pytest.approx(0.5)
+    verdicts = {c.column.name: c.verdict for c in table.comparisons}
+    assert verdicts == {"collision": "better", "grass": "undecided", "lane": "better", "error_m": "undecided"}
+    assert table.comparisons[0].points.value == pytest.approx(-2)
+    assert table.comparisons[0].paper_points == pytest.approx(-0.42)
+
+
+def test_missing_runs_leave_dashes_and_comparisons_use_the_seeds_both_have(invent: Invent) -> None:
+    absent = {"walkocc-s1", "flashocc-s2", "monoscene-s0", "monoscene-s1", "monoscene-s2"}
+    table = build_table(TABLES["table1"], CPU, lambda run: None if run.name in absent else invent(run, by_method))
+    assert set(table.missing) == absent
+    lines = {line.key: line for line in table.lines}
+    assert lines["walkocc"].seeds == (0, 2)
+    assert lines["monoscene"].seeds == ()
+    assert math.isnan(lines["monoscene"].cells["miou"].value)
+    over_flashocc = next(c for c in table.comparisons if c.other == "FlashOcc")
+    assert over_flashocc.seeds == (0,)
+    assert over_flashocc.points.value == pytest.approx(10)
+    assert math.isnan(next(c for c in table.comparisons if c.other == "MonoScene").points.value)
+
+
+def test_a_table_without_any_run_is_still_a_table() -> None:
+    table = build_table(TABLES["table2"], CPU, lambda run: None)
+    assert len(table.missing) == 6
+    assert all(math.isnan(cell.value) for line in table.lines for cell in line.cells.values())
+
+
+def test_the_range_is_compared_with_the_row_at_the_scales_own_cells(invent: Invent) -> None:
+    table = build_table(TABLES["table6"], CPU, lambda run: invent(run, by_method))
+    last = table.comparisons[-1]
+    assert (last.one, last.other) == ("10 m range", "5.2 m range")
+    assert last.paper_relative == pytest.approx(100 * (21.84 / 29.09 - 1))
+    assert {run["row"] for run in table.used} == {"cells_010", "walkocc_paired", "cells_040", "range_half"}
+
+
+def test_one_network_with_and_without_its_lidar_is_two_lines(invent: Invent) -> None:
+    def quality(run: Run, split: str) -> float:
+        return 0.4 if split.endswith("+lidar") else 0.25
+
+    table = build_table(TABLES["lidar"], CPU, lambda run: invent(run, quality))
+    assert [line.cells["miou"].value for line in table.lines] == pytest.approx([25, 25, 40])
+    assert len(table.used) == 2
+
+
+def test_runs_of_several_trunks_or_lengths_are_pointed_out(invent: Invent) -> None:
+    def find(run: Run) -> Result:
+        return {**invent(run, by_method, str(run.seed)), "steps": 600 + run.seed}
+
+    assert len(build_table(TABLES["table1"], CPU, find).warnings) == 2
+    assert build_table(TABLES["table5"], CPU, find).warnings == ()
+
+
+def test_every_table_can_be_built_and_names_only_columns_it_has(invent: Invent) -> None:
+    for spec in TABLES.values():
+        columns = {column.name for column in spec.columns}
+        assert {name for c in spec.comparisons for name in c.columns} <= columns
+        assert {name for entry in spec.entries for name in entry.paper} <= columns
+        table = build_table(spec, CPU, lambda run: invent(run, by_method))
+        assert not any(np.isnan(cell.value) for line in table.lines for cell in line.cells.values())
+
+
+def test_seeds_are_those_of_the_table_unless_others_are_asked_for() -> None:
+    names = [run.name for run in runs_of(TABLES["table5"], CPU)]
+    assert names == [f"{name}-s0" for name in ("occupancy_only", "flashocc", "semantics", "walkocc_paired", "walkocc")]
+    assert [run.seed for run in runs_of(TABLES["table2"], CPU, seeds=(4, 3))] == [3, 4, 3, 4]
+    assert {run.seed for run in runs_of(TABLES["table1"], SCALES["smoke"])} == {0}
+    assert Run(ROWS["walkocc"], 2).name == "walkocc-s2"
+
+
+def test_unknown_experiments_list_the_known_ones() -> None:
+    assert len(get_tables("walkocc/all")) == 8
+    for wrong in ("walkocc/table8", "trackocc/table1", "table1", ""):
+        with pytest.raises(ConfigurationError, match=r"walkocc/table1, .*walkocc/lidar, walkocc/all"):
+            get_tables(wrong)
