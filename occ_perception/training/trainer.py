@@ -59,7 +59,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(
             [{"params": [p for p in self.parameters if p.ndim > 1], "weight_decay": config.weight_decay},
              {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0}],
-            lr=config.learning_rate,
+            lr=config.learning_rate, fused=True,
         )
 
     @property

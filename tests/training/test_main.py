@@ -1,0 +1,76 @@
+"""The command line of the trainings: errors are one message, kinds have their own options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from occ_perception import cli
+from occ_perception.networks.walkocc import WalkOccConfig
+from occ_perception.training import __main__ as commands
+from occ_perception.training.loop import TrainingConfig
+from occ_perception.training.runner import Interrupted
+from occ_perception.training.trunk import TrunkConfig
+
+
+def invoke(*arguments: str | Path) -> tuple[int, str]:
+    result = CliRunner().invoke(commands.main, [str(argument) for argument in arguments])
+    return result.exit_code, result.output
+
+
+@pytest.fixture
+def configs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The configurations with which trainings are called; none is run."""
+    called: list[Any] = []
+    for name in ("train", "pretrain"):
+        monkeypatch.setattr(commands, name, lambda config, resume, console: called.append((config, resume)))
+    return called
+
+
+def test_walkocc_takes_2d_only_splits_rays_and_a_trunk(tmp_path: Path, configs: list[Any]) -> None:
+    status, said = invoke(
+        "walkocc", tmp_path, tmp_path / "out", "--size", "small", "--steps", 9, "--images", "night=30",
+        "--images", "day=20", "--images-per-batch", 2, "--rays", 64, "--consistency", "0.5", "--schedule", "step",
+        "--trunk", tmp_path / "trunk.safetensors", "--resume")
+    assert (status, said) == (0, "")
+    [(config, resume)] = configs
+    assert isinstance(config, TrainingConfig)
+    assert config.extra_images == {"night": 30, "day": 20}
+    assert (config.images_per_batch, config.rays, config.loss.consistency) == (2, 64, 0.5)
+    assert (config.schedule, config.trunk, resume) == ("step", tmp_path / "trunk.safetensors", True)
+    assert config.network == WalkOccConfig.small()
+
+
+def test_trunk_has_its_own_defaults_also_through_occ_perception(tmp_path: Path, configs: list[Any]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["train", "trunk", str(tmp_path), str(tmp_path / "out"), "--steps", "5"])
+    assert end.value.code == 0
+    assert configs == [(TrunkConfig(data=tmp_path, output=tmp_path / "out", steps=5), False)]
+
+
+def test_faults_are_one_message_and_a_status(tmp_path: Path) -> None:
+    status, said = invoke("walkocc", tmp_path, tmp_path, "--steps", 1, "--images", "night")
+    assert status == 1
+    assert "--images must be SPLIT=COUNT, got 'night'" in said
+    status, said = invoke("trunk", tmp_path, tmp_path, "--steps", 0, "--schedule", "linear")
+    assert status == 1
+    assert "steps must be positive" in said
+    assert "schedule must be one of cosine, step" in said
+    status, said = invoke("trunk", tmp_path, tmp_path, "--steps", 1)
+    assert status == 1
+    assert "no finished split 'trunk'" in said.replace("\n", "")
+
+
+def test_an_interrupted_training_ends_with_the_status_of_its_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise Interrupted("was interrupted at step 3", fix="Go on with --resume", number=15)
+
+    monkeypatch.setattr(commands, "train", interrupted)
+    status, said = invoke("walkocc", tmp_path, tmp_path, "--steps", 1)
+    assert status == 128 + 15
+    assert "was interrupted at step 3. Go on with --resume" in said
