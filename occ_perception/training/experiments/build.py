@@ -54,6 +54,11 @@ class Compared:
     seeds: tuple[int, ...]
 
     @property
+    def title(self) -> str:
+        """What is compared with what; a line that adds something to the one before is named by what it adds."""
+        return f"adding {self.one[2:]}" if self.one.startswith("+ ") else f"{self.one} over {self.other}"
+
+    @property
     def verdict(self) -> Verdict:
         if not self.points.excludes_zero:
             return "undecided"
@@ -109,7 +114,7 @@ def build_table(spec: TableSpec, scale: Scale, find: Callable[[Run], Result | No
     def scores(key: str, only: set[int] | None = None) -> RowScores:
         by_seed = evaluations.get(rows[key], {})
         kept = {seed: found for seed, found in by_seed.items() if only is None or seed in only}
-        return RowScores(kept, bootstrap, entries[key].suffix)
+        return RowScores(kept, bootstrap, entries[key].suffix, entries[key].true_paths)
 
     lines = tuple(
         Line(key, entry.title or ROWS[entry.row].title, tuple(scores(key).evaluations),

@@ -87,7 +87,7 @@ class _Axis:
 def _head(canvas: Canvas, table: Table) -> None:
     canvas.text(_MARGIN, 32, table.spec.heading, 22, bold=True)
     seeds = sorted({seed for line in table.lines for seed in line.seeds})
-    said = f"seeds {', '.join(map(str, seeds))}" if seeds else "no run is done yet"
+    said = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else "one seed" if seeds else "no run is done yet"
     canvas.text(_MARGIN, 62, f"Simulated benchmark, scale {table.scale.name}: cells of {table.scale.cell_m:g} m, "
                 f"{table.scale.steps} steps of {table.scale.batch_size} samples, {said}.", 13, SOFT)
     canvas.bar(_MARGIN, 84, _MARGIN + 22, 96, _OURS)
@@ -181,7 +181,7 @@ def _forest(canvas: Canvas, table: Table, groups: Sequence[Sequence[Compared]], 
         canvas.text(axis.at(tick), bottom + 10, f"{tick:+g}" if tick else "0", 11, SOFT, align=0.5)
     canvas.line((axis.at(0), y - 6), (axis.at(0), bottom), SOFT, 1.4)
     for group in groups:
-        title = f"{group[0].one} over {group[0].other}"
+        title = group[0].title
         canvas.bar(_MARGIN, y - 1, _MARGIN + canvas.width_of(title, 13.5) + 8, y + 17, (255, 255, 255))
         canvas.text(_MARGIN, y + 8, title, 13.5, bold=True)
         y += _FOREST_HEAD
@@ -196,7 +196,7 @@ def _forest_line(canvas: Canvas, axis: _Axis, compared: Compared, ours: Interval
     if not math.isnan(paper):
         _mark(canvas, axis, paper, y, _PAPER_EDGE, hollow=True)
     right = WIDTH - _MARGIN - _NUMBERS + 24
-    words = "not done"
+    words = "not done" if math.isnan(compared.points.value) else "not defined"
     if not math.isnan(ours.value):
         colour = _VERDICTS[compared.verdict]
         words = f"{ours.value:+.1f}" if abs(ours.value) >= 10 else f"{ours.value:+.2f}"
@@ -238,7 +238,8 @@ def _forest_axis(shown: Iterable[tuple[Compared, Interval, float]], left: float,
     for _, ours, paper in shown:
         points += [value for value in (ours.value, paper) if not math.isnan(value)]
         ends += [value for value in _finite(ours) if not math.isnan(value)]
-    reach = 6.0 * float(np.median(np.abs(points))) or 1.0
+    sizes = [abs(point) for point in points if point] or [1.0]
+    reach = 8.0 * float(np.median(sizes))
     low = max(min(points + ends), -reach)
     high = min(max(points + ends), reach)
     spare = 0.06 * (high - low) or 1.0

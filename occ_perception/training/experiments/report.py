@@ -84,7 +84,7 @@ def terminal(table: Table) -> Group:
         compared.add_column(name, justify="left" if name in ("", "score") else "right")
     colours = {"better": "green", "worse": "red", "undecided": "default"}
     for c in table.comparisons:
-        compared.add_row(f"{c.one} over {c.other}", c.column.title, Text(_signed(c.points), colours[c.verdict]),
+        compared.add_row(c.title, c.column.title, Text(_signed(c.points), colours[c.verdict]),
                          _sign(c.paper_points))
     return Group(scores, compared)
 
@@ -108,7 +108,7 @@ def _lines(table: Table) -> str:
 def _comparisons(table: Table) -> str:
     head = ["", "", "difference", "gain", "paper: difference", "paper: gain", "seeds", ""]
     return _grid(head, [[
-        f"{c.one} over {c.other}", c.column.title, _signed(c.points) + (" m" if c.column.unit == "m" else ""),
+        c.title, c.column.title, _signed(c.points) + (" m" if c.column.unit == "m" else ""),
         _signed(c.relative, 1, " %"), _sign(c.paper_points), _sign(c.paper_relative, 1, " %"),
         ", ".join(map(str, c.seeds)) or DASH, _verdict(c),
     ] for c in table.comparisons])

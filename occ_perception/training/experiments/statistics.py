@@ -35,10 +35,13 @@ class RowScores:
         evaluations: by seed.
         bootstrap: shared by all that is compared.
         suffix: of the splits' names, such as `+lidar`.
+        true_paths: rates are those of the robot's true paths.
     """
 
-    def __init__(self, evaluations: Mapping[int, Evaluations], bootstrap: Bootstrap, suffix: str = "") -> None:
-        self.evaluations, self.bootstrap, self.suffix = dict(sorted(evaluations.items())), bootstrap, suffix
+    def __init__(self, evaluations: Mapping[int, Evaluations], bootstrap: Bootstrap, suffix: str = "",
+                 true_paths: bool = False) -> None:
+        self.evaluations, self.bootstrap = dict(sorted(evaluations.items())), bootstrap
+        self.suffix, self.true_paths = suffix, true_paths
 
     def iou(self, split: str) -> Resampled:
         """Of occupied against free voxels."""
@@ -60,14 +63,14 @@ class RowScores:
         """Mean over the classes of projected labels (Table 2)."""
         return self._mean(split, "pixels")
 
-    def rate(self, split: str, kind: str, paths: str = "navigation") -> Resampled:
-        """Collision, grass or lane-keeping rate (A.2); `paths`: the predicted ones, or `true_navigation`."""
-        sums = self._totals(split, paths)
+    def rate(self, split: str, kind: str) -> Resampled:
+        """Collision, grass or lane-keeping rate (A.2)."""
+        sums = self._totals(split, "true_navigation" if self.true_paths else "navigation")
         return self._over_seeds(None if sums is None else ratio(sums[..., 1 + NAVIGATION.index(kind)], sums[..., 0]))
 
     def waypoint_error_m(self, split: str) -> Resampled:
         """Mean distance of predicted from true waypoints."""
-        sums = self._totals(split, "waypoints")
+        sums = None if self.true_paths else self._totals(split, "waypoints")
         return self._over_seeds(None if sums is None else ratio(sums[..., 0], sums[..., 1]))
 
     def _one(self, split: str, kind: str, label: int) -> Resampled:
