@@ -10,10 +10,11 @@ from typing import Annotated, cast
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from occ_perception.errors import ConfigurationError, OccPerceptionError
 from occ_perception.networks.walkocc import WalkOccConfig
-from occ_perception.training.distributed import process_group, rank
+from occ_perception.training.distributed import process_count, process_group, rank
 from occ_perception.training.loop import TrainingConfig, train
 from occ_perception.training.losses import LossConfig
 from occ_perception.training.runner import Interrupted
@@ -124,13 +125,13 @@ def _counts(named: list[str]) -> dict[str, int]:
 def _processes(device: str) -> Iterator[Console]:
     """The console of a training in its process group; errors of ours are one message and an exit status."""
     console = Console()
-    try:
-        with process_group(device):
+    with process_group(device):
+        try:
             yield console
-    except OccPerceptionError as error:
-        if rank() == 0:
-            console.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(SIGNAL_STATUS + error.number if isinstance(error, Interrupted) else 1) from error
+        except OccPerceptionError as error:
+            who = f"process {rank()}: " if process_count() > 1 else ""
+            console.print(f"{who}[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+            raise typer.Exit(SIGNAL_STATUS + error.number if isinstance(error, Interrupted) else 1) from error
 
 
 if __name__ == "__main__":

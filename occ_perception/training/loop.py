@@ -266,7 +266,8 @@ def _finish(trainer: Trainer, task: WalkOccTask, losses: dict[str, float], conso
 
 def scores_table(scores: dict[str, Any], title: str) -> Table:
     """IoU of every class in percent, for the terminal."""
-    table = Table(title=f"{title}: IoU {100 * scores['iou']:.2f}, mIoU {100 * scores['miou']:.2f}")
+    title = f"{title}: IoU {100 * scores['iou']:.2f}, mIoU {100 * scores['miou']:.2f}"
+    table = Table(title=title, min_width=len(title))
     table.add_column("class")
     table.add_column("IoU %", justify="right")
     for name, value in list(zip(SIDEWALK.classes, scores["per_class"], strict=True))[1:]:
