@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,9 +24,13 @@ Scores = dict[str, Any]
     voxels            [2, 14] hits and unions on visible voxels, of occupied against free at 0 (`OccupancyIoU.counts`)
     pixels            [2, 14] hits and unions of projected labels, of right and all pixels at 0
     navigation        [4] paths, and sums over them of collision, grass and lane-keeping rates
-    true_navigation   [4] the same of the robot's true paths
+    standing          [4] the same if only what stands is an obstacle
+    true_navigation, true_standing    the same of the robot's true paths
     waypoints         [2] sum of mean waypoint errors in metres, and number of paths
 """
+
+STANDING = replace(SIDEWALK, name=f"{SIDEWALK.name} standing", obstacles=SIDEWALK.obstacles - SIDEWALK.things)
+"""Walls, trees and obstacles: A.2 takes people and vehicles to stay where they are for the 5 s of a path."""
 
 
 @dataclass
@@ -37,14 +41,14 @@ class _Scene:
     truth_grid: VoxelGridSpec
     voxels: OccupancyIoU = field(init=False)
     pixels: ProjectedSemantics = field(init=False)
-    paths: NavigationRates = field(init=False)
-    true_paths: NavigationRates = field(init=False)
+    paths: dict[str, NavigationRates] = field(init=False)
     errors_m: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.voxels = OccupancyIoU(len(SIDEWALK))
         self.pixels = ProjectedSemantics(self.grid, len(SIDEWALK))
-        self.paths, self.true_paths = (NavigationRates(self.truth_grid, SIDEWALK) for _ in range(2))
+        self.paths = {f"{whose}{name}": NavigationRates(self.truth_grid, taxonomy) for whose in ("", "true_")
+                      for name, taxonomy in (("navigation", SIDEWALK), ("standing", STANDING))}
 
     def add_voxels(self, labels: NDArray[np.uint8], sample: Sample) -> None:
         truth, visible = resample(sample, self.grid, np.eye(4))
@@ -58,8 +62,8 @@ class _Scene:
     def add_path(self, waypoints_m: NDArray[np.float32], sample: Sample) -> None:
         if sample.waypoints_m is None:
             return
-        self.paths.update(waypoints_m, sample.labels)
-        self.true_paths.update(sample.waypoints_m, sample.labels)
+        for name, rates in self.paths.items():
+            rates.update(sample.waypoints_m if name.startswith("true_") else waypoints_m, sample.labels)
         self.errors_m.append(float(np.linalg.norm(waypoints_m - sample.waypoints_m, axis=-1).mean()))
 
 
@@ -76,7 +80,7 @@ def score_split(predict: Predictor, samples: SimulatedDataset, grid: VoxelGridSp
         tell: called with 1 after every sample.
     """
     scores: Scores = {"scenes": [], **({"voxels": []} if voxels else {}), **({"pixels": []} if pixels else {}),
-                      "navigation": [], "true_navigation": [], "waypoints": []}
+                      "navigation": [], "standing": [], "true_navigation": [], "true_standing": [], "waypoints": []}
     index = 0
     for name, frames in samples.scenes:
         scene: _Scene | None = None
@@ -105,7 +109,7 @@ def _in_cells_of(sample: Sample, grid: VoxelGridSpec) -> Sample:
 def _append(scores: Scores, name: str, scene: _Scene) -> None:
     parts = {
         "scenes": name, "voxels": scene.voxels.counts().tolist(), "pixels": scene.pixels.counts().tolist(),
-        "navigation": _rates(scene.paths), "true_navigation": _rates(scene.true_paths),
+        **{key: _rates(rates) for key, rates in scene.paths.items()},
         "waypoints": [round(sum(scene.errors_m), 4), len(scene.errors_m)],
     }
     for key, values in scores.items():

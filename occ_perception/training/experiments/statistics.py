@@ -63,9 +63,9 @@ class RowScores:
         """Mean over the classes of projected labels (Table 2)."""
         return self._mean(split, "pixels")
 
-    def rate(self, split: str, kind: str) -> Resampled:
-        """Collision, grass or lane-keeping rate (A.2)."""
-        sums = self._totals(split, "true_navigation" if self.true_paths else "navigation")
+    def rate(self, split: str, kind: str, obstacles: str = "navigation") -> Resampled:
+        """Collision, grass or lane-keeping rate (A.2); with `obstacles="standing"` only what stands is in the way."""
+        sums = self._totals(split, f"true_{obstacles}" if self.true_paths else obstacles)
         return self._over_seeds(None if sums is None else ratio(sums[..., 1 + NAVIGATION.index(kind)], sums[..., 0]))
 
     def waypoint_error_m(self, split: str) -> Resampled:

@@ -27,7 +27,8 @@ def invented(run: Run, quality: Quality, sha256: str = "one") -> Result:
             "data": {"version": "1", "content_hash": f"hash of {name}", "frames": 10 * SCENES},
             "scenes": [f"scene {i}" for i in range(SCENES)],
             "navigation": np.stack([np.full(SCENES, 10), collisions, 0 * collisions, 10 - collisions], 1).tolist(),
-            "true_navigation": [[10, 0.1, 0.0, 9.9]] * SCENES, "waypoints": [[5.0, 10]] * SCENES,
+            "standing": [[10, 0.05, 0.0, 9.9]] * SCENES, "true_navigation": [[10, 0.1, 0.0, 9.9]] * SCENES,
+            "true_standing": [[10, 0.0, 0.0, 9.9]] * SCENES, "waypoints": [[5.0, 10]] * SCENES,
             **({"voxels": counts} if name != PATHS else {}), **({"pixels": counts} if name == "embodiments" else {}),
         }
     return {

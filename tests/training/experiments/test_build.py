@@ -71,13 +71,16 @@ def test_lower_rates_are_better(invent: Invent) -> None:
     table = build_table(TABLES["table4"], CPU, lambda run: invent(run, by_method))
     without, occupancy, truth = table.lines
     assert truth.cells["collision"].value == pytest.approx(1)
+    assert truth.cells["standing"].value == 0
+    assert occupancy.cells["standing"].value == pytest.approx(0.5)
     assert math.isnan(truth.cells["error_m"].value)
     assert without.cells["collision"].value == pytest.approx(4)
     assert occupancy.cells["collision"].value == pytest.approx(2)
     assert occupancy.cells["lane"].value == pytest.approx(98)
     assert occupancy.cells["error_m"].value == pytest.approx(0.5)
     verdicts = {c.column.name: c.verdict for c in table.comparisons}
-    assert verdicts == {"collision": "better", "grass": "undecided", "lane": "better", "error_m": "undecided"}
+    assert verdicts == {"collision": "better", "grass": "undecided", "lane": "better", "standing": "undecided",
+                        "error_m": "undecided"}
     assert table.comparisons[0].points.value == pytest.approx(-2)
     assert table.comparisons[0].paper_points == pytest.approx(-0.42)
 
