@@ -14,6 +14,7 @@ from occ_perception.networks.walkocc import WalkOcc
 from occ_perception.taxonomy import FREE, OCCUPIED
 from occ_perception.training.batches import Samples
 from occ_perception.training.evaluate import network_outputs, spread
+from occ_perception.training.prefetch import prefetched
 
 LARGEST_OFFSET = 2.0
 CANDIDATES = np.linspace(-LARGEST_OFFSET, LARGEST_OFFSET, 17)
@@ -73,12 +74,11 @@ def calibrate(network: WalkOcc, samples: Samples, *, limit: int | None = None) -
     """Fold the best offsets on `samples` (at most `limit`) into the occupancy head; returns them, [K]."""
     network.eval()
     parts = []
-    for index in spread(len(samples), limit):
-        sample = samples[index]
+    for sample in prefetched(samples.__getitem__, spread(len(samples), limit)):
         occupancy, _ = network_outputs(network, sample, bfloat16=False)
         axes = (2, 1, 0)
         parts.append(open_decisions(occupancy.numpy(), sample.labels.transpose(axes), sample.visible.transpose(axes)))
     logits, labels = (np.concatenate(values) for values in zip(*parts, strict=True))
     offsets = best_offsets(logits.astype(np.float32), labels)
-    network.occupancy.add_offsets(torch.from_numpy(offsets))
+    network.occupancy.add_offsets(torch.from_numpy(offsets).to(next(network.parameters()).device))
     return offsets
