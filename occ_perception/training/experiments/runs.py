@@ -161,8 +161,9 @@ class Runs:
             output = self.folders.work / "runs" / path.stem
             config = run.row.training(self.scale, run.seed, data=self.data.root(run.row.cells(self.scale)),
                                       output=output, trunk=self.ensure_trunk(), threads=self.threads)
+            earlier = self.recorded(run) if (output / MODEL).is_file() else None  # scores of one model alone
             summary = train(config, resume=True, console=self.console)
-            result = self.recorded(run) or self._new_result(run, summary)
+            result = earlier or self._new_result(run, summary)
             for split in self._unscored(run, result):
                 began = time.monotonic()
                 result["evaluations"][split] = self._score(run, split, output / MODEL)
