@@ -163,6 +163,7 @@ def draw_rays(
 ) -> Item:
     """Rays of one image for the 2D-3D consistency loss (WalkOCC, Eqs. 3 to 5), drawn without replacement.
 
+    A class of n pixels is drawn with weight sqrt(n): the paper takes every pixel, which are mostly ground and walls.
     A pixel can count if it shows a voxel class, so neither background nor occlusion, and if what it shows lies in the
     grid. Where no range was measured only the prediction can tell; then its ray has to cross the grid.
 
@@ -192,7 +193,11 @@ def draw_rays(
         origin, directions = grid_rays(mounted, pixels, size, input_size=network.image_size, T_grid_base=T_grid_base,
                                        image_affine=image_affine, augmentation=augmentation)
         _, in_grid = grid.index(origin + range_m[shown][:, None] * directions)
-    pixels = rng.permutation(pixels[in_grid])[:count]
+    pixels = pixels[in_grid]
+    labels = classes[pixels[:, 0], pixels[:, 1]]
+    rarity = np.bincount(labels, minlength=network.classes)[labels] ** -0.5
+    # The smallest of exponential waiting times are a weighted draw without replacement.
+    pixels = pixels[np.argsort(rng.exponential(size=len(pixels)) / rarity)[:count]]
     drawn = len(pixels)
     rays: Item = {
         "ray_pixels": np.zeros(count, np.int64), "ray_cells": np.full((count, network.bins.count), -1, np.int32),

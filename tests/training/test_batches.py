@@ -17,6 +17,7 @@ from occ_perception.geometry import VoxelGridSpec, se3
 from occ_perception.geometry.range_image import range_image
 from occ_perception.geometry.ray_cells import ray_cells
 from occ_perception.networks.walkocc import WalkOccConfig
+from occ_perception.taxonomy import Sidewalk
 from occ_perception.training.batches import (
     NO_AUGMENTATION,
     AugmentationConfig,
@@ -331,6 +332,22 @@ def test_rays_are_drawn_at_random_and_no_pixel_twice(small: WalkOccConfig, sampl
              for seed in range(8)]
     assert all(len(set(pixels.tolist())) == 12 for pixels in drawn)
     assert len({tuple(pixels) for pixels in drawn}) == 8
+
+
+def test_rays_favour_classes_of_few_pixels(small: WalkOccConfig, samples: Sequence[Sample]) -> None:
+    classes = np.full((64, 96), int(Sidewalk.ROAD), np.uint8)
+    classes[32:40, :48] = Sidewalk.CURB  # 6 of 96 feature pixels
+    sample = replace(samples[0], semantics={"front": classes}, range_m={"front": np.full((64, 96), 1.5, np.float32)})
+    counts = np.zeros(small.classes)
+    possible = np.zeros(small.classes)
+    for seed in range(60):
+        item = make_item(sample, small, NO_AUGMENTATION, np.random.default_rng(seed), rays=10)
+        counts += np.bincount(item["ray_labels"][0], minlength=small.classes)
+        everyone = make_item(sample, small, NO_AUGMENTATION, np.random.default_rng(seed), rays=96)["ray_labels"][0]
+        possible += np.bincount(everyone[everyone >= 0], minlength=small.classes)
+    odds = counts[[Sidewalk.CURB, Sidewalk.ROAD]] / possible[[Sidewalk.CURB, Sidewalk.ROAD]]
+    expected = np.sqrt(possible[Sidewalk.ROAD] / possible[Sidewalk.CURB])
+    assert odds[0] / odds[1] == pytest.approx(expected, rel=0.25)
 
 
 def test_what_an_image_lacks_is_no_target(small: WalkOccConfig, samples: Sequence[Sample]) -> None:

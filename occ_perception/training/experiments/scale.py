@@ -43,7 +43,7 @@ class Scale:
     batch_size: int = 8
     images_per_batch: int = 3
     images: int = 480
-    rays: int = 256
+    rays: int = 512
     learning_rate: float = 2e-3
     seeds: tuple[int, ...] = (0, 1, 2)
     resized: bool = True
@@ -53,7 +53,7 @@ class Scale:
     bfloat16: bool = True
     device: str = "cpu"
     checkpoint_minutes: float = 1.0
-    expected_minutes: float = 15.0
+    expected_minutes: float = 7.0
     resamples: int = 4000
 
     @property
