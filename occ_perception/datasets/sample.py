@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from occ_perception.calibration import Rig
 from occ_perception.errors import ShapeError
 from occ_perception.geometry import VoxelGridSpec
+from occ_perception.taxonomy import SIDEWALK, Taxonomy
 from occ_perception.types import FlowField
 
 
@@ -24,7 +25,7 @@ class ImageSample:
         stamp_ns: of the anchor camera.
         rig: the sensors that took it.
         images: uint8 RGB [H, W, 3] by camera.
-        semantics: uint8 [H, W] by camera; 0 background, 14 outside the field of view.
+        semantics: uint8 [H, W] by camera; 0 background, 14 outside the field of view; empty where there are none.
         T_grid_base: [4, 4], tilt of the base in the gravity-aligned grid frame.
     """
 
@@ -60,6 +61,7 @@ class Sample(ImageSample):
         waypoints_m: float32 [10, 2] in the grid frame, 0.5 s apart, or None where the future is not long enough.
         instance_rows: uint16 [nx, ny, nz], 0 none, else 1 + row of `track_ids` uint64 [M].
         flow: velocity of the moving cells, or None where the data set has none.
+        taxonomy: name of the classes of `labels` and `semantics`.
     """
 
     spec: VoxelGridSpec
@@ -72,6 +74,7 @@ class Sample(ImageSample):
     instance_rows: NDArray[np.uint16] | None = None
     track_ids: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
     flow: FlowField | None = None
+    taxonomy: str = SIDEWALK.name
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,6 +93,14 @@ class Dataset(Protocol):
 
     @property
     def content_hash(self) -> str: ...
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """Its own classes, re-indexed so that 0 is free."""
+
+    @property
+    def to_sidewalk(self) -> NDArray[np.uint8]:
+        """Sidewalk class of each of its labels, uint8 [256]; 254 and 255 stay what they are."""
 
     def __len__(self) -> int: ...
 

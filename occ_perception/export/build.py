@@ -173,7 +173,7 @@ def _training_record(
     """Where the weights come from; paths of the machine are left out."""
     trained_on = provenance.get("data", {}).get(settings.train_split, {})
     configuration = {key: value for key, value in provenance.get("training", {}).items()
-                     if key not in ("data", "output", "network")}
+                     if key not in ("data", "output", "network", "trunk")}
     return TrainingRecord(
         data=f"SidewalkSim {settings.train_split}",
         data_version=str(trained_on.get("version", "unknown")),
