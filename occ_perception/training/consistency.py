@@ -39,6 +39,10 @@ def consistency_loss(
 ) -> Tensor:
     """Eq. 5: the mean over rays of the cross entropy between what the voxels on a ray show and the pixel's label.
 
+    The classes compared are those of matter. A pixel is never labelled background, so a background logit in the
+    comparison could only be pushed down: where no voxel labels push back, as in images alone, voxels before the camera
+    fill up.
+
     Voxel logits are averaged with the weights of Eq. 4, the probability of each range bin among those whose voxel is
     valid: in the grid and not predicted background. Which voxels are valid passes no gradient. Rays without a valid
     voxel have no opinion and do not count, so the loss is silent until something is predicted as occupied.
@@ -71,5 +75,7 @@ def consistency_loss(
     weights = likely / (total[ray] + EPSILON)
     voxels = columns[column[ray, at], :, height[ray, at]].to(kind)
     shown = voxels.new_zeros(len(pixels), classes).index_add(0, ray, weights[:, None] * voxels)
-    entropy = functional.cross_entropy(shown, labels.where(counted, -1), ignore_index=-1, reduction="sum")
+    matter = FREE + 1
+    entropy = functional.cross_entropy(shown[:, matter:], (labels - matter).where(counted, -1), ignore_index=-1,
+                                       reduction="sum")
     return mean_over(entropy, counted, average)
