@@ -102,12 +102,15 @@ SPLITS: dict[str, Split] = {
         _split("images_night", 9_000_000, 60, 8, night=True, images_only=True),
         _split("images_embodiments", 10_000_000, 60, 8, embodiments=_OTHER_BODIES, images_only=True),
         _split("paths", 11_000_000, 200, 10),
+        _split("val_night", 12_000_000, 6, 6, night=True),
+        _split("val_embodiments", 13_000_000, 9, 4, embodiments=_OTHER_BODIES),
     )
 }
 """train, val and test share districts, daylight and body; night, districts and embodiments each shift one of them.
 
 `trunk` is what image encoders are pretrained on: no night, no other body. `images_...` are the 2D-only images of hybrid
-training. `paths` is like test and large enough for rates of rare events. No world is in two splits.
+training. `paths` is like test and large enough for rates of rare events. `val_...` serve choices about other domains,
+which must not be made on test splits. No world is in two splits.
 """
 
 
