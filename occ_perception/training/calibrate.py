@@ -70,12 +70,17 @@ def best_offsets(logits: NDArray[np.floating], labels: NDArray[np.uint8], rounds
     return offsets
 
 
-def calibrate(network: WalkOcc, samples: Samples, *, limit: int | None = None) -> NDArray[np.float32]:
-    """Fold the best offsets on `samples` (at most `limit`) into the occupancy head; returns them, [K]."""
+def calibrate(network: WalkOcc, samples: Samples, *, limit: int | None = None, bfloat16: bool = False
+              ) -> NDArray[np.float32]:
+    """Fold the best offsets on `samples` (at most `limit`) into the occupancy head; returns them, [K].
+
+    A network that takes LiDAR ranges gets them with every second sample: one set of offsets serves both.
+    """
     network.eval()
     parts = []
-    for sample in prefetched(samples.__getitem__, spread(len(samples), limit)):
-        occupancy, _ = network_outputs(network, sample, bfloat16=False)
+    for place, sample in enumerate(prefetched(samples.__getitem__, spread(len(samples), limit))):
+        occupancy, _ = network_outputs(network, sample, bfloat16=bfloat16, use_lidar=place % 2 == 0)
+        occupancy = occupancy.float()
         axes = (2, 1, 0)
         parts.append(open_decisions(occupancy.numpy(), sample.labels.transpose(axes), sample.visible.transpose(axes)))
     logits, labels = (np.concatenate(values) for values in zip(*parts, strict=True))

@@ -12,8 +12,9 @@ from torch.nn import functional
 from occ_perception.taxonomy import FREE
 from occ_perception.training.means import Average, mean_over, own
 
-EPSILON = 1e-6
-"""Eq. 4; the paper gives no figure. Rays whose valid voxels together are less likely than this fade to no opinion."""
+EPSILON = 0.1
+"""Eq. 4; the paper gives no figure. A ray whose valid voxels together are less likely than this fades to no opinion:
+where depth and voxels disagree, as they do for unknown bodies, its class belongs to neither."""
 
 
 def _in_columns(occupancy: Tensor, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:

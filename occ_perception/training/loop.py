@@ -251,7 +251,8 @@ def _finish(trainer: Trainer, task: WalkOccTask, losses: dict[str, float], conso
     model = cast(WalkOcc, copy.deepcopy(trainer.average))
     offsets = [0.0] * config.network.classes
     if config.calibration_samples:
-        offsets = calibrate(model, task.validation, limit=config.calibration_samples).tolist()
+        offsets = calibrate(model, task.validation, limit=config.calibration_samples,
+                            bfloat16=config.bfloat16).tolist()
     scores = evaluate(network_predictor(model), task.validation, limit=config.validation_samples)
     summary = {
         **trainer.provenance(), "samples": trainer.step * config.batch_size,

@@ -13,7 +13,7 @@ from torch import Tensor
 from occ_perception.datasets.sample import ImageSample, Sample
 from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
 from occ_perception.training.batches import NO_AUGMENTATION, collate, make_item
-from occ_perception.training.consistency import consistency_loss
+from occ_perception.training.consistency import EPSILON, consistency_loss
 from occ_perception.training.losses import LossConfig, walkocc_losses
 
 
@@ -57,17 +57,17 @@ def reference(occupancy: Tensor, depth: Tensor, ray_pixels: Tensor, ray_cells: T
         valid = [d for d, cell in enumerate(cells.tolist()) if cell >= 0 and voxels[cell].argmax() != 0]
         if label < 0 or not valid or not (known or cells[D.argmax()] >= 0):
             continue
-        total = sum(D[d] for d in valid) + 1e-6
+        total = sum(D[d] for d in valid) + EPSILON
         q = sum(D[d] / total * voxels[cells[d]] for d in valid)
         losses.append(-q[1:].log_softmax(0)[label - 1])
     return torch.stack(losses).mean()
 
 
 def test_a_ray_has_the_value_worked_out_by_hand() -> None:
-    # Voxel 0 is predicted free; 1 and 2 weigh a half each: q = (0, 1/2, 3/2).
-    expected = math.log(math.exp(0.5) + math.exp(1.5)) - 1.5
+    # Voxel 0 is predicted free; 1 and 2 weigh 1/4 each, 5/12 beside the 0.1 of epsilon: q = (0, 5/12, 5/4).
+    expected = math.log(math.exp(5 / 12) + math.exp(5 / 4)) - 5 / 4
     assert consistency_loss(**scene()).item() == pytest.approx(expected, rel=1e-5)
-    assert consistency_loss(**scene(label=1)).item() == pytest.approx(expected + 1.0, rel=1e-5)
+    assert consistency_loss(**scene(label=1)).item() == pytest.approx(expected + 10 / 12, rel=1e-5)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])

@@ -21,8 +21,8 @@ Need = tuple[str, float]
 TRUTH_CELL_M = float(SIDEWALK_GRID.cell[0])
 """Cells of the simulated truth."""
 CONSISTENCY = 0.7
-"""Weight of the 2D-3D consistency loss in Eq. 6; the paper gives none. Of 0.5, 1 and 2, each tried once at the scale
-`cpu`, the first two did about alike on `val` and 2 worse."""
+"""Weight of the 2D-3D consistency loss in Eq. 6; the paper gives none. Chosen on `val` with an earlier form of the
+loss: 0.5 and 1 did about alike, 2 worse."""
 PATHS = "paths"
 """Split on which paths alone are scored, always on the truth as it was simulated (`TRUTH_CELL_M`)."""
 WITH_LIDAR = "+lidar"

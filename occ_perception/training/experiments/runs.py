@@ -89,8 +89,10 @@ class Runs:
     def trunk_key(self) -> str | None:
         """What identifies the trunk; None while its data have never been made."""
         learned = self._identities([self._trunk_need])
-        config = _result_part(self._trunk_config(_NOWHERE))
-        return None if learned is None else _digest([config, learned])
+        config = self._trunk_config(_NOWHERE)
+        default = TrunkConfig(data=_NOWHERE, output=_NOWHERE, steps=1)
+        beyond = _beyond(_result_part(config), _result_part(default))
+        return None if learned is None else _digest([beyond, learned])
 
     def path(self, run: Run) -> Path | None:
         """Where the result of a run lies, or will lie."""
@@ -104,7 +106,7 @@ class Runs:
             return None
         result: Result = json.loads(path.read_text())
         known = json.loads(json.dumps(self._settings(run)))
-        changed = differences(result["configuration"], {key: known.get(key) for key in result["configuration"]})
+        changed = differences(result["configuration"], _stored_part(known, result["configuration"]))
         if changed:  # a default has another value than when it was made
             self.console.print(f"{path.name} was made with another configuration: {'; '.join(changed)}",
                                highlight=False)
@@ -230,14 +232,21 @@ def _result_part(config: TrainingConfig | TrunkConfig) -> dict[str, Any]:
 
 def _beyond_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that are not the training's defaults, so that a new field with a default leaves old keys valid."""
-    default: dict[str, Any] = json.loads(json.dumps(
-        _result_part(TrainingConfig(data=_NOWHERE, output=_NOWHERE, steps=1))))
+    return _beyond(settings, _result_part(TrainingConfig(data=_NOWHERE, output=_NOWHERE, steps=1)))
 
-    def beyond(mine: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: beyond(value, default[key]) if isinstance(value, dict) and isinstance(default.get(key), dict)
-                else value for key, value in mine.items() if value != default.get(key)}
 
-    return beyond(json.loads(json.dumps(settings)), default)
+def _beyond(mine: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    """What of nested `mine` differs from `default`, as JSON reads it."""
+    mine, default = json.loads(json.dumps(mine)), json.loads(json.dumps(default))
+    return {key: _beyond(value, default[key]) if isinstance(value, dict) and isinstance(default.get(key), dict)
+            else value for key, value in mine.items() if value != default.get(key)}
+
+
+def _stored_part(settings: Any, stored: Any) -> Any:
+    """Of nested settings what `stored` has too: fields that are newer than a result are not compared."""
+    if not (isinstance(settings, dict) and isinstance(stored, dict)):
+        return settings
+    return {key: _stored_part(settings[key], value) for key, value in stored.items() if key in settings}
 
 
 def _digest(content: Any) -> str:

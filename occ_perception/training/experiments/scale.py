@@ -49,7 +49,7 @@ class Scale:
     resized: bool = True
     scenes: int | None = None
     frames: int | None = None
-    calibration_samples: int = 60
+    calibration_samples: int = 200
     bfloat16: bool = True
     device: str = "cpu"
     checkpoint_minutes: float = 1.0
@@ -93,7 +93,7 @@ def _tiny() -> WalkOccConfig:
 SCALES = {scale.name: scale for scale in (
     Scale("smoke", _tiny(), steps=6, trunk_steps=4, batch_size=2, images_per_batch=1, images=2, rays=16, seeds=(0,),
           scenes=2, frames=1, calibration_samples=2, expected_minutes=0.1, resamples=200),
-    Scale("cpu", WalkOccConfig.small(), steps=CPU_STEPS, trunk_steps=400),
+    Scale("cpu", WalkOccConfig.small(), steps=CPU_STEPS, trunk_steps=1000),
     Scale("gpu", replace(WalkOccConfig.paper(), lidar=False), steps=5400, trunk_steps=3000, rays=1024, resized=False,
           device="cuda", expected_minutes=60.0),
 )}
