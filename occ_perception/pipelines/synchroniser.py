@@ -61,7 +61,8 @@ class Synchroniser:
     A set goes out as soon as every other sensor has an item within the tolerance. It waits for the absent ones at
     most `wait_s` of stamp time; a sensor that has been silent for `silent_s` is not waited for until it returns.
     A held sensor is never waited for: each set takes what is at hand of it, again and again until something newer is
-    there. That suits scans, which arrive when their sweep is complete, long after the stamp of their first point.
+    there. That suits scans, which arrive when their sweep is complete, long after the stamp of their first point. It
+    steers nothing: its stamps neither end a wait nor say what time it is, and a jump of its clock costs only its own.
     Every pushed item is used in one set (a held one in several), pending, or counted in `drops`.
 
     Args:
@@ -73,7 +74,8 @@ class Synchroniser:
         offsets_s: by sensor, added to its stamps (`time_offset_s` of the rig).
         held_s: by held sensor, how much older than the anchor its item may be, instead of the tolerance.
         capacity: items that wait per sensor.
-        jump_back_s: a stamp further back than this is a jump of the clock, which drops everything that waits.
+        jump_back_s: a stamp further back than this is a jump of the clock, which drops everything that waits (of a
+            held sensor: what is at hand of it).
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Synchroniser:
         if faults:
             raise ConfigurationError(faults, where="synchroniser")
         self.anchor = anchor
+        self.held = frozenset(held)
         self.drops: Counter[str] = Counter()
         self.drops_by_sensor: Counter[tuple[str, str]] = Counter()
         self.jumps = 0
@@ -125,6 +128,11 @@ class Synchroniser:
         """Number of items that wait; those of held sensors lie ready instead."""
         return sum(len(queue.items) for queue in self._queues.values() if not queue.held)
 
+    @property
+    def now_ns(self) -> int:
+        """Newest corrected stamp of the sensors that are not held; 0 before the first one and after a jump."""
+        return self._now_ns
+
     def push(self, sensor: str, stamp_ns: int, payload: Any) -> list[SyncedSet]:
         """Take one item and return the sets that are now complete, oldest first.
 
@@ -143,10 +151,14 @@ class Synchroniser:
             if queue.last_ns - stamp_ns < self._jump_ns:
                 self._drop(sensor, "duplicate" if stamp_ns == queue.last_ns else "stamp_went_back")
                 return []
-            self.reset()
+            if queue.held:
+                self._forget(sensor)
+            else:
+                self.reset()
         queue.last_ns = stamp_ns
-        self._first_ns = stamp_ns if self._first_ns is None else self._first_ns
-        self._now_ns = max(self._now_ns, stamp_ns)
+        if not queue.held:
+            self._first_ns = stamp_ns if self._first_ns is None else self._first_ns
+            self._now_ns = max(self._now_ns, stamp_ns)
         if sensor != self.anchor and self._emitted_ns is not None and stamp_ns < self._emitted_ns - queue.older_ns:
             self._drop(sensor, "too_old")
             return []
@@ -166,14 +178,18 @@ class Synchroniser:
 
     def reset(self) -> None:
         """Drop everything that waits and forget all stamps; the next set says `after_jump`."""
-        for name, queue in self._queues.items():
-            while queue.items:
-                self._drop_first(name, "clock_jump")
-            queue.last_ns = queue.used_ns = None
+        for name in self._queues:
+            self._forget(name)
         self.jumps += 1
         self._after_jump = True
         self._first_ns = self._emitted_ns = None
         self._now_ns = 0
+
+    def _forget(self, sensor: str) -> None:
+        queue = self._queues[sensor]
+        while queue.items:
+            self._drop_first(sensor, "clock_jump")
+        queue.last_ns = queue.used_ns = None
 
     def _drop(self, sensor: str, reason: str) -> None:
         self.drops[reason] += 1

@@ -55,7 +55,7 @@ class Worker:
         self._counted: Counter[tuple[str, str]] = Counter()
         self._unused: Counter[str] = Counter()
         self._logged: set[str] = set()
-        self._newest = (0, 0)  # stamp of the newest message, and time.monotonic_ns when it came
+        self._newest = (0, 0)  # newest stamp that the synchroniser goes by, and time.monotonic_ns when it came
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
 
     def start(self) -> None:
@@ -82,13 +82,14 @@ class Worker:
 
     def _work(self, arrivals: list[Arrival]) -> None:
         complete: list[SyncedSet] = []
-        for arrival in arrivals:
+        # Held sensors first: a set goes out with its last camera, and takes only what is at hand by then.
+        for arrival in sorted(arrivals, key=lambda arrival: arrival.sensor not in self._synchroniser.held):
             if arrival.sensor == ODOMETRY:
                 self._take_odometry(arrival)
                 continue
-            stamp = stamp_ns(arrival.message.header)
-            self._newest = (stamp, arrival.received_ns)
-            complete += self._synchroniser.push(arrival.sensor, stamp, arrival)
+            complete += self._synchroniser.push(arrival.sensor, stamp_ns(arrival.message.header), arrival)
+            if self._synchroniser.now_ns != self._newest[0]:
+                self._newest = (self._synchroniser.now_ns, arrival.received_ns)
         if not complete and self._synchroniser.pending:
             stamp, received_ns = self._newest
             complete = self._synchroniser.expire(stamp + time.monotonic_ns() - received_ns)

@@ -195,6 +195,43 @@ def test_a_jump_of_the_clock_forgets_what_was_held() -> None:
     assert sync.drops == {"clock_jump": 1}  # the one that was used is no loss
 
 
+def stereo_scanned() -> Synchroniser:
+    return Synchroniser("left", ["right", "top"], held_s={"top": 0.3}, wait_s=0.05, silent_s=0.5)
+
+
+@pytest.mark.parametrize("scan_ms", [37_000, -95, -37_000])
+def test_the_clock_of_a_held_sensor_neither_ends_nor_prolongs_a_wait(scan_ms: float) -> None:
+    sync = stereo_scanned()
+    assert pushed(sync, ("right", -100), ("top", scan_ms - 100), ("left", 0), ("top", scan_ms)) == []
+    assert sync.now_ns == T0
+    (out,) = pushed(sync, ("right", 5))
+    assert (out.stamp_ns, "right" in out.payloads) == (T0, True)
+    assert pushed(sync, ("left", 100), ("top", scan_ms + 100)) == []
+    assert sync.now_ns == T0 + 100 * MS
+    assert sync.expire(sync.now_ns + 49 * MS) == []
+    (late,) = sync.expire(sync.now_ns + 50 * MS)
+    assert "right" in late.missing
+
+
+def test_a_held_sensor_that_speaks_first_does_not_use_up_the_patience_with_the_others() -> None:
+    sync = stereo_scanned()
+    assert pushed(sync, ("top", -2000), ("left", 0)) == []  # right may still come: the stream of cameras is young
+    (out,) = pushed(sync, ("right", 0))
+    assert not out.missing - {"top"}
+
+
+def test_a_held_sensor_whose_clock_jumps_back_loses_only_what_was_at_hand_of_it() -> None:
+    sync = stereo_scanned()
+    pushed(sync, ("top", 4900), ("right", 5000), ("left", 5000), ("top", 5000), ("left", 5100))
+    assert pushed(sync, ("top", 3000)) == []
+    assert (sync.jumps, sync.now_ns, sync.pending) == (0, T0 + 5100 * MS, 1)
+    assert sync.drops_by_sensor == {("top", "clock_jump"): 1, ("top", "too_old"): 1}  # one had been used
+    (out,) = pushed(sync, ("right", 5100))
+    assert (out.missing, out.after_jump) == ({"top"}, False)
+    (out, ) = pushed(sync, ("top", 5150), ("right", 5200), ("left", 5200))  # its clock was set right
+    assert out.payloads["top"] == "top5150"
+
+
 def test_an_unannounced_sensor_and_bad_options_are_refused_with_all_faults() -> None:
     with pytest.raises(ConfigurationError, match="left, right"):
         stereo().push("middle", T0, None)
