@@ -90,7 +90,7 @@ class SensorFrame:
     Attributes:
         stamp_ns: stamp of the anchor camera (mid-exposure, its time offset applied).
         images: by camera name.
-        clouds: by LiDAR name, already deskewed to `stamp_ns` where odometry allowed it; still in the LiDAR's frame.
+        clouds: by LiDAR name, deskewed to `stamp_ns` (a scan that cannot be is left out); still in the LiDAR's frame.
         T_odom_base: pose of the base at `stamp_ns`, or None without odometry.
         T_anchor_exposure: by camera, [4, 4] that maps points of the base at that camera's exposure
             into the base at `stamp_ns`; absent cameras did not move.

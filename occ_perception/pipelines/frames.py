@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from occ_perception.calibration import Rig
 from occ_perception.errors import BadMessage
-from occ_perception.pipelines.deskew import deskew
+from occ_perception.pipelines.deskew import deskew, warm_up
 from occ_perception.pipelines.motion import OdometryBuffer
 from occ_perception.pipelines.synchroniser import SyncedSet, Synchroniser
 from occ_perception.recordings.decode import decode_image, decode_points
@@ -43,7 +43,7 @@ class FrameAssembler:
     """Makes sensor frames out of synchronised sets. Payloads are messages, or images and clouds already decoded.
 
     A set whose anchor image is bad gives no frame. Any other bad message leaves the frame without that sensor and is
-    counted in `drops` by its reason.
+    counted in `drops` by its reason; so does a scan that odometry does not reach over (`no_motion`).
     """
 
     def __init__(self, rig: Rig, odometry: OdometryBuffer) -> None:
@@ -51,6 +51,8 @@ class FrameAssembler:
         self._cameras = {camera.name: camera for camera in rig.cameras}
         self._lidars = {lidar.name: lidar for lidar in rig.lidars}
         self._odometry = odometry
+        if rig.lidars:
+            warm_up()
 
     def assemble(self, synced: SyncedSet) -> SensorFrame:
         """The frame at the anchor's stamp.

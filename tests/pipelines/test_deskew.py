@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from occ_perception.errors import BadMessage
 from occ_perception.geometry import se3
 from occ_perception.pipelines import OdometryBuffer, deskew
 from occ_perception.types import Odometry, PointCloud
@@ -61,11 +62,21 @@ def test_a_cloud_without_point_times_moves_as_a_whole() -> None:
     np.testing.assert_allclose(moved.points_m, se3.apply(T, points), atol=1e-5)
 
 
-def test_without_odometry_over_the_whole_scan_the_cloud_stays_as_it_is() -> None:
+@pytest.mark.parametrize(("odometry", "later_ns"), [
+    (OdometryBuffer(), 0), (buffer(), 10**9), (buffer(-0.03), 130_000_000),  # none, long past, past before its end
+])
+def test_without_odometry_over_the_whole_scan_it_is_refused(odometry: OdometryBuffer, later_ns: int) -> None:
     _, scan = moving_scan(count=10)
-    assert deskew(scan, OdometryBuffer(), T_BASE_LIDAR, START_NS) is scan
-    late = PointCloud("top", START_NS + 10**9, scan.points_m, None, scan.time_ns)
-    assert deskew(late, buffer(), T_BASE_LIDAR, START_NS) is late
+    late = PointCloud("top", START_NS + later_ns, scan.points_m, None, scan.time_ns)
+    with pytest.raises(BadMessage, match="no odometry") as caught:
+        deskew(late, odometry, T_BASE_LIDAR, START_NS)
+    assert caught.value.reason == "no_motion"
+
+
+def test_a_cloud_of_that_very_instant_needs_no_odometry() -> None:
+    _, scan = moving_scan(count=10)
+    instant = PointCloud("top", START_NS, scan.points_m, None, np.full(10, 7, np.int64))
+    assert deskew(instant, OdometryBuffer(), T_BASE_LIDAR, START_NS + 7) is instant
 
 
 def test_an_empty_cloud_stays_empty() -> None:

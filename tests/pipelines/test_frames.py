@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from types import SimpleNamespace
 from typing import Any
 
 import cv2
+import numba
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from occ_perception.calibration import Rig
 from occ_perception.errors import BadMessage
 from occ_perception.geometry import se3
 from occ_perception.pipelines import FrameAssembler, OdometryBuffer, SyncedSet, synchroniser_for
+from occ_perception.recordings import MessageEncoder, make
 from occ_perception.types import Odometry, PointCloud
 
 STAMP = 10_000_000_000
@@ -64,6 +67,30 @@ def test_clouds_are_brought_to_the_anchor_stamp() -> None:
     cloud = PointCloud("top", STAMP, np.array([[5.0, 0.0, 0.0]], np.float32), None, np.array([100_000_000]))
     frame = FrameAssembler(RIG, odometry(2.0)).assemble(synced({"front": jpeg(), "top": cloud}))
     np.testing.assert_allclose(frame.clouds["top"].points_m, [[5.2, 0.0, 0.0]], atol=1e-5)
+
+
+@pytest.mark.parametrize("poses", [OdometryBuffer(), odometry()])
+def test_a_scan_that_odometry_does_not_reach_over_is_left_out_and_counted(poses: OdometryBuffer) -> None:
+    long_ago = np.array([-5_000_000_000])
+    scan = PointCloud("top", STAMP, np.array([[5.0, 0.0, 0.0]], np.float32), None, long_ago)
+    assembler = FrameAssembler(RIG, poses)
+    frame = assembler.assemble(synced({"front": jpeg(), "top": scan}))
+    assert not frame.clouds
+    assert assembler.drops == {"no_motion": 1}
+
+
+def test_the_first_scan_waits_for_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled_for: list[list[object]] = []
+
+    def moved(*arguments: Any) -> None:
+        compiled_for.append([numba.typeof(argument) for argument in arguments])
+
+    monkeypatch.setattr(importlib.import_module("occ_perception.pipelines.deskew"), "_move", moved)
+    assembler = FrameAssembler(RIG, odometry())
+    cloud = PointCloud("top", STAMP, np.ones((3, 3), np.float32), None, np.arange(3) - 50_000_000)
+    assembler.assemble(synced({"front": jpeg(), "top": MessageEncoder(make).point_cloud(cloud)}))
+    at_construction, at_first_scan = compiled_for
+    assert at_construction == at_first_scan
 
 
 def test_without_odometry_there_is_a_frame_without_a_pose() -> None:
