@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -72,14 +72,16 @@ class LabelSet:
 
     @cached_property
     def taxonomy(self) -> Taxonomy:
-        """The classes with free space; what is obstacle or ground follows from the sidewalk classes."""
+        """The classes with free space; what is obstacle or ground follows from the sidewalk classes.
+
+        A class that has no sidewalk class is neither.
+        """
         numbered = list(enumerate(self.classes, start=1))
         return Taxonomy(
             name=self.name, classes=("free", *(known.name for known in self.classes)),
             colours=((0, 0, 0), *(known.colour for known in self.classes)),
             things=frozenset(label for label, known in numbered if known.thing),
-            obstacles=frozenset(label for label, known in numbered
-                                if known.sidewalk in SIDEWALK.obstacles or known.sidewalk == OCCUPIED),
+            obstacles=frozenset(label for label, known in numbered if known.sidewalk in SIDEWALK.obstacles),
             ground=frozenset(label for label, known in numbered if known.sidewalk in SIDEWALK.ground))
 
     @cached_property
@@ -127,6 +129,97 @@ class Download:
         if not path.exists():
             raise DatasetError("is missing", where=str(path), fix=f"Download {self.archive} from {self.url}")
         return path
+
+    def listing(self, folder: Path, pattern: str) -> list[Path]:
+        """The files of that pattern in their order; DatasetError with what to download if there are none."""
+        paths = sorted(self.require(folder).glob(pattern))
+        if not paths:
+            raise DatasetError(f"holds no {pattern}", where=str(folder),
+                               fix=f"Download {self.archive} from {self.url}")
+        return paths
+
+
+class PublicDataset:
+    """What every reader says of its split. A reader sets `frames` and names the files that its samples come from.
+
+    Args:
+        root: folder of the data set.
+        split: a key of `splits`, the data set's own division of its sequences.
+        sequences: only these of the split's; None for all.
+
+    Raises:
+        ConfigurationError: unknown split, or a sequence that is not of it.
+    """
+
+    title: ClassVar[str]
+    label_set: ClassVar[LabelSet]
+    splits: ClassVar[Mapping[str, tuple[str, ...]]]
+    frames: Sequence[object]
+
+    def __init__(self, root: Path | str, split: str, sequences: Sequence[str] | None = None) -> None:
+        if split not in self.splits:
+            raise ConfigurationError([f"unknown split {split!r}"], where=self.title,
+                                     fix=f"There are: {', '.join(self.splits)}")
+        self.root, self.split = Path(root), split
+        self.sequences = self.splits[split] if sequences is None else tuple(sequences)
+        foreign = [name for name in self.sequences if name not in self.splits[split]]
+        if foreign:
+            raise ConfigurationError([f"the split {split!r} has no sequences {foreign}"], where=self.title,
+                                     fix=f"There are: {', '.join(self.splits[split])}")
+
+    def files(self) -> Iterable[Path]:
+        """The files that `content_hash` goes over."""
+        raise NotImplementedError
+
+    @property
+    def version(self) -> str:
+        """The data set and the split."""
+        return f"{self.title}, {self.split}"
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Over names and sizes of the files."""
+        return hash_files(self.root, self.files())
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """Its own classes."""
+        return self.label_set.taxonomy
+
+    @property
+    def to_sidewalk(self) -> NDArray[np.uint8]:
+        """Sidewalk class of every label, uint8 [256]."""
+        return self.label_set.to_sidewalk
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+@dataclass(frozen=True)
+class Drive:
+    """The robot along a sequence.
+
+    Attributes:
+        rig: its sensors.
+        T_world_base: float64 [N, 4, 4].
+        stamps_ns: int64 [N], ascending.
+    """
+
+    rig: Rig
+    T_world_base: NDArray[np.float64]
+    stamps_ns: NDArray[np.int64]
+
+    def waypoints(self, row: int, T_world_grid: NDArray[np.float64]) -> NDArray[np.float32] | None:
+        """`waypoints_ahead` of the pose in that row."""
+        times_s = (self.stamps_ns - self.stamps_ns[0]) * 1e-9
+        return waypoints_ahead(self.T_world_base, times_s, row, T_world_grid)
+
+
+def matrices(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows of 12 numbers (3 x 4, row by row) as float64 [N, 4, 4]."""
+    T = np.tile(np.eye(4), (len(rows), 1, 1))
+    T[:, :3] = rows.reshape(-1, 3, 4)
+    return T
 
 
 def hash_files(root: Path, paths: Iterable[Path]) -> str:
@@ -176,8 +269,10 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
 
 
 def read_ids(path: Path) -> NDArray[Any]:
-    """An image of one channel of class numbers, uint8 or uint16 [H, W]. DatasetError that names the file."""
+    """An image of class numbers, uint8 or uint16 [H, W]: of one channel, or the same in all. DatasetError otherwise."""
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is not None and image.ndim == 3 and (image == image[:, :, :1]).all():
+        image = image[:, :, 0]
     if image is None or image.ndim != 2:
         got = "no readable image" if image is None else f"{image.shape}"
         raise DatasetError(f"must be an image of one channel, got {got}", where=str(path))
@@ -240,7 +335,7 @@ def scan_ranges(points_m: NDArray[np.float32], rig: Rig, cameras: Iterable[str])
     return ranges
 
 
-def waypoints_ahead(T_world_base: Sequence[NDArray[np.float64]], times_s: NDArray[np.float64], index: int,
+def waypoints_ahead(T_world_base: ArrayLike, times_s: NDArray[np.float64], index: int,
                     T_world_grid: NDArray[np.float64]) -> NDArray[np.float32] | None:
     """The 10 places of the base 0.5 s apart after frame `index`, float32 [10, 2] in the grid frame.
 

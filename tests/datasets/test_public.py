@@ -38,7 +38,7 @@ SPEC = VoxelGridSpec((0.0, 0.0, 0.0), (8.0, 2.0, 2.0), 1.0)
 def test_classes_are_numbered_after_free() -> None:
     taxonomy = LABELS.taxonomy
     assert taxonomy.classes == ("free", "street", "walker", "stone")
-    assert (taxonomy.things, taxonomy.obstacles, taxonomy.ground) == ({2}, {2, 3}, {1})
+    assert (taxonomy.things, taxonomy.obstacles, taxonomy.ground) == ({2}, {2}, {1})
     assert LABELS.to_sidewalk[[0, 1, 2, 3, 4, 254, 255]].tolist() == [0, 1, 11, 254, 255, 254, 255]
 
 
