@@ -25,10 +25,11 @@ from occ_perception.geometry.range_image import range_image
 from occ_perception.geometry.ray_cells import grid_rays, ray_cells
 from occ_perception.geometry.tables import resize_affine
 from occ_perception.networks.walkocc import WalkOccConfig
-from occ_perception.taxonomy import FREE, UNKNOWN
+from occ_perception.taxonomy import FREE, OCCUPIED, SIDEWALK, UNKNOWN
 from occ_perception.training.losses import IGNORED
 
 Item = dict[str, NDArray[Any]]
+MAP_FIRST = "Map the labels to the sidewalk classes first (`to_sidewalk` of the data set)"
 
 
 class Samples(Protocol):
@@ -223,13 +224,16 @@ def make_item(
         hits: cameras that a lift sample may read at most.
 
     Raises:
-        DatasetError: the sample has no image of any camera of its rig, an image carries a class that the network does
-            not have, or its labels are over a grid that does not hold the network's.
+        DatasetError: the sample has no image of any camera of its rig, an image or a voxel carries a class that the
+            network does not have, its classes are of another taxonomy, or its labels are over a grid that does not
+            hold the network's.
     """
     cameras = [camera for camera in sample.rig.cameras if camera.name in sample.images]
     if not cameras:
         raise DatasetError("no image of any camera of the rig", where=_name(sample))
     paired = sample if isinstance(sample, Sample) else None
+    if paired is not None:
+        _require_known_labels(paired, network.classes)
     T_augmented_grid, flip = bev_augmentation(augmentation, rng)
     images, affines, depth, semantics, drawn = [], [], [], [], []
     for camera in cameras:
@@ -287,8 +291,7 @@ def _classes(sample: ImageSample, camera: str, network: WalkOccConfig, flip: boo
     if classes.max() >= network.image_classes:
         foreign = np.unique(classes[classes >= network.image_classes]).tolist()
         raise DatasetError(f"the image of {camera} carries the classes {foreign}, the network has "
-                           f"0..{network.image_classes - 1}", where=_name(sample),
-                           fix="Map the labels to the taxonomy's classes first")
+                           f"0..{network.image_classes - 1}", where=_name(sample), fix=MAP_FIRST)
     return _at_feature_pixels(classes, network.feature_size, flip).astype(np.int64)
 
 
@@ -303,6 +306,16 @@ def _volume_targets(sample: Sample | None, network: WalkOccConfig, augmentation:
     if sample.waypoints_m is not None:
         waypoints[:] = sample.waypoints_m @ augmentation[:2, :2].T
     return {"labels": labels, "visible": visible, "waypoints": waypoints}
+
+
+def _require_known_labels(sample: Sample, classes: int) -> None:
+    if sample.taxonomy != SIDEWALK.name:
+        raise DatasetError(f"its classes are of the taxonomy {sample.taxonomy!r}, the network's of {SIDEWALK.name!r}",
+                           where=_name(sample), fix=MAP_FIRST)
+    foreign = sample.labels[(sample.labels >= classes) & (sample.labels < OCCUPIED)]
+    if foreign.size:
+        raise DatasetError(f"its voxels carry the labels {np.unique(foreign).tolist()}, the network has "
+                           f"0..{classes - 1}, {OCCUPIED} and {UNKNOWN}", where=_name(sample), fix=MAP_FIRST)
 
 
 def _name(sample: ImageSample) -> str:

@@ -370,6 +370,21 @@ def test_samples_that_do_not_fit_are_named(small: WalkOccConfig, samples: Sequen
         make_item(foreign, small, NO_AUGMENTATION, np.random.default_rng(0))
 
 
+def test_voxels_of_another_taxonomy_are_refused_by_name(small: WalkOccConfig, samples: Sequence[Sample]) -> None:
+    def labelled(label: int) -> Sample:
+        labels = samples[0].labels.copy()
+        labels[0, 0, 1] = label
+        return replace(samples[0], labels=labels)
+
+    for known in (13, 254, 255):
+        make_item(labelled(known), small, NO_AUGMENTATION, np.random.default_rng(0))
+    for foreign in (14, 17, 253):
+        with pytest.raises(DatasetError, match=rf"tiny\[0\]: its voxels carry the labels \[{foreign}\].* 0\.\.13, 254"):
+            make_item(labelled(foreign), small, NO_AUGMENTATION, np.random.default_rng(0))
+    with pytest.raises(DatasetError, match=r"tiny\[0\]: .*taxonomy 'kitti', the network's of 'sidewalk14'.*Map"):
+        make_item(replace(samples[0], taxonomy="kitti"), small, NO_AUGMENTATION, np.random.default_rng(0))
+
+
 def test_an_augmentation_lists_its_faults() -> None:
     with pytest.raises(ConfigurationError) as caught:
         AugmentationConfig(flip=1.5, log_gain_low=0.1, lidar_dropout=-1.0, scale=1.0, rotation_rad=-0.1)
