@@ -199,7 +199,7 @@ class TrackedInstance:
 
 
 class WaypointFlag(IntFlag):
-    """What holds at a waypoint, the bits of PlannedTrajectory.waypoint_flags; 0 is free way."""
+    """What holds at a waypoint and on the way to it, the bits of PlannedTrajectory.waypoint_flags; 0 is free way."""
 
     BLOCKED = 1
     TIGHT = 2
@@ -222,8 +222,10 @@ class PathCheck:
     """What was found when the T waypoints of a path were laid into a voxel grid.
 
     Attributes:
-        clearance_m: float32 [T], from the rim of the footprint to the nearest obstacle; inf where there is none.
-        ruling_label: uint8 [T], class in `taxonomy` of the surface or obstacle that decided the judgement.
+        clearance_m: float32 [T], from the rim of the footprint, at the waypoint or on the way to it, to the nearest
+            obstacle; inf where there is none, NaN where there is none but the waypoint is unknown.
+        ruling_label: uint8 [T], class in `taxonomy` of the surface or obstacle that decided the judgement of the
+            waypoint; 255 where there was none.
         flags: uint8 [T], sums of `WaypointFlag`.
         taxonomy: name of the taxonomy of `ruling_label`.
     """

@@ -1,7 +1,8 @@
 """Lays a predicted path into the predicted grid: is the way free, how close are obstacles, on what ground does it lie.
 
-The judgement is that of WalkOCC's appendix A.2, on what the network sees instead of the truth: a round footprint on
-the map from above. No path is planned or changed here.
+The judgement of a waypoint is that of WalkOCC's appendix A.2, on what the network sees instead of the truth: a round
+footprint on the map from above. Beyond the paper, the way between waypoints is looked at too, and obstacles that the
+ground outvotes. No path is planned or changed here.
 """
 
 from __future__ import annotations
@@ -70,18 +71,28 @@ class PathChecker:
     """Judges paths on grids of one geometry and taxonomy.
 
     The grid is seen from above: each column has the class of most of its voxels up to the ceiling, as in A.2. A column
-    lies under the footprint of a waypoint when its centre is within the radius.
+    lies under the footprint of a waypoint when its centre is within the radius. The way to a waypoint is the straight
+    line from the one before, to the first one from the origin, where the robot is; what lies under the robot as it
+    stands there is not in its way. A.2 looks at waypoints alone, which is how a waypoint is judged that is given twice.
 
-    - Blocked: an obstacle lies under the footprint. Tight: one lies closer to its rim than the safety distance.
-    - The ruling label is the class of the nearest obstacle where the waypoint is blocked, and otherwise of the nearest
-      column that has a class (under the footprint or beyond it), of equally near ones the lower id; 255 without any.
+    - Blocked: an obstacle lies under the footprint, at the waypoint or on the way to it; or no column under the
+      footprint has a class and the nearest one that has is an obstacle (inside of walls nothing is labelled).
+    - Clearance: from the rim of the footprint, at the waypoint or on the way to it, to the centre of the nearest
+      obstacle's column. 0 where blocked, infinite without an obstacle in the grid, but NaN where that is no news
+      because the waypoint is unknown.
+    - Tight: the clearance is below the safety distance; or a voxel of an obstacle class lies under the footprint, at
+      the waypoint or on the way to it, which the ground in its column outvoted. Blocked is also tight.
+    - The ruling label is that of the waypoint alone: the class of the nearest obstacle where one lies under its
+      footprint, otherwise of the nearest column that has a class (under the footprint or beyond it), of equally near
+      ones the lower id; 255 where the grid holds no class.
     - Off limits: the nearest column with a class is of ground that the robot should not use (A.2's lane keeping).
     - Unknown: under the footprint lies a column of which nothing was observed, or one outside the grid; or no column
-      under it has a class, so that there is no ground to stand on. The robot's own place, which is its footprint and
-      the safety distance around the origin, counts as known: its cameras look past it, and it got there.
+      within a cell's diagonal (and under the footprint) has a class, so that there is no ground to stand on.
     - Outside: the waypoint is not over the grid.
 
-    A waypoint that is no number cannot be driven to: it counts as blocked, unknown and outside, with clearance 0.
+    In the robot's own place, which is its footprint and the safety distance around the origin, nothing is unknown or
+    outside: its cameras look past it, and it got there. A waypoint that is no number cannot be driven to: it counts as
+    blocked, unknown and outside, with clearance 0, and the way goes on from the one before it.
 
     Raises:
         ConfigurationError: the settings do not fit the grid or the taxonomy; all faults at once.
@@ -116,8 +127,8 @@ class PathChecker:
         clearance_m, ruling, flags = np.zeros(count, np.float32), np.zeros(count, np.uint8), np.zeros(count, np.uint8)
         x, y, _ = self._grid.minimum_m
         dx, dy, _ = self._grid.cell.tolist()
-        _judge(ground, observed, self._kinds, x, y, dx, dy, waypoints, self._settings.footprint_radius_m,
-               self._settings.safety_distance_m, clearance_m, ruling, flags)
+        _judge(labels, self._levels, ground, observed, self._kinds, x, y, dx, dy, waypoints,
+               self._settings.footprint_radius_m, self._settings.safety_distance_m, clearance_m, ruling, flags)
         return PathCheck(clearance_m, ruling, flags, self._taxonomy.name)
 
 
@@ -133,42 +144,85 @@ def _observe(labels: Any, levels: int, observed: Any) -> None:
 
 
 @jit
-def _judge(ground: Any, observed: Any, kinds: Any, x_min: float, y_min: float, dx: float, dy: float, waypoints: Any,
-           radius: float, safety: float, clearance: Any, ruling: Any, flags: Any) -> None:
+def _judge(labels: Any, levels: int, ground: Any, observed: Any, kinds: Any, x_min: float, y_min: float, dx: float,
+           dy: float, waypoints: Any, radius: float, safety: float, clearance: Any, ruling: Any, flags: Any) -> None:
     nx, ny = ground.shape
+    under, own = radius + _ROUNDING_M, radius + safety
+    foothold = min(radius, math.sqrt(dx * dx + dy * dy)) + _ROUNDING_M
+    from_x, from_y = 0.0, 0.0
     for t in range(len(waypoints)):
         x, y = waypoints[t, 0], waypoints[t, 1]
         if not (math.isfinite(x) and math.isfinite(y)):
-            clearance[t], ruling[t], flags[t] = 0.0, UNKNOWN, _BLOCKED | _UNKNOWN | _OUTSIDE
+            clearance[t], ruling[t], flags[t] = 0.0, UNKNOWN, _BLOCKED | _TIGHT | _UNKNOWN | _OUTSIDE
             continue
         nearest, label = np.inf, UNKNOWN
-        nearest_obstacle, obstacle = np.inf, UNKNOWN
+        nearest_obstacle, obstacle, passed = np.inf, UNKNOWN, np.inf
         for ix in range(nx):
-            away_x = x_min + (ix + 0.5) * dx - x
+            cx = x_min + (ix + 0.5) * dx
             for iy in range(ny):
                 found = ground[ix, iy]
                 if found == FREE:
                     continue
-                away_y = y_min + (iy + 0.5) * dy - y
-                distance = math.sqrt(away_x * away_x + away_y * away_y)
+                cy = y_min + (iy + 0.5) * dy
+                distance = math.sqrt((cx - x) ** 2 + (cy - y) ** 2)
                 if distance < nearest - _ROUNDING_M or (distance <= nearest + _ROUNDING_M and found < label):
                     nearest, label = distance, found
-                if kinds[found] == _BLOCKED and (distance < nearest_obstacle - _ROUNDING_M or (
-                        distance <= nearest_obstacle + _ROUNDING_M and found < obstacle)):
+                if kinds[found] != _BLOCKED:
+                    continue
+                if distance < nearest_obstacle - _ROUNDING_M or (
+                        distance <= nearest_obstacle + _ROUNDING_M and found < obstacle):
                     nearest_obstacle, obstacle = distance, found
-        rim = max(nearest_obstacle - radius, 0.0)
-        blocked = nearest_obstacle <= radius + _ROUNDING_M
-        clearance[t], ruling[t] = rim, obstacle if blocked else label
+                if cx * cx + cy * cy > under * under:
+                    passed = min(passed, _from_way(cx, cy, from_x, from_y, x, y))
+        here = nearest_obstacle <= under
+        blocked = here or passed <= under or (nearest > under and kinds[label] == _BLOCKED)
+        rim = 0.0 if blocked else min(nearest_obstacle, passed) - radius
+        own_place = x * x + y * y <= own * own
         flag = _BLOCKED if blocked else 0
-        flag |= _TIGHT if rim < safety - _ROUNDING_M else 0
+        if blocked or rim < safety - _ROUNDING_M or _passes_low(
+                labels, levels, kinds, x_min, y_min, dx, dy, from_x, from_y, x, y, under):
+            flag |= _TIGHT
         flag |= _OFF_LIMITS if kinds[label] == _OFF_LIMITS else 0
-        outside = not (x_min <= x < x_min + nx * dx and y_min <= y < y_min + ny * dy)
-        flag |= _OUTSIDE if outside else 0
-        own = radius + safety
-        groundless = nearest > radius + _ROUNDING_M and x * x + y * y > own * own
-        if groundless or _lies_on_unknown(observed, x_min, y_min, dx, dy, x, y, radius, own):
+        over = x_min <= x < x_min + nx * dx and y_min <= y < y_min + ny * dy
+        flag |= 0 if over or own_place else _OUTSIDE
+        if (nearest > foothold and not own_place) or _lies_on_unknown(
+                observed, x_min, y_min, dx, dy, x, y, radius, own):
             flag |= _UNKNOWN
-        flags[t] = flag
+        clearance[t] = np.nan if flag & _UNKNOWN and rim == np.inf else rim
+        ruling[t], flags[t] = obstacle if here else label, flag
+        from_x, from_y = x, y
+
+
+@jit
+def _from_way(x: float, y: float, from_x: float, from_y: float, to_x: float, to_y: float) -> float:
+    """Distance of a point from the straight way between two others."""
+    along_x, along_y = to_x - from_x, to_y - from_y
+    long = along_x * along_x + along_y * along_y
+    at = 1.0
+    if long > 0.0:
+        at = min(max(((x - from_x) * along_x + (y - from_y) * along_y) / long, 0.0), 1.0)
+    return math.sqrt((from_x + at * along_x - x) ** 2 + (from_y + at * along_y - y) ** 2)
+
+
+@jit
+def _passes_low(labels: Any, levels: int, kinds: Any, x_min: float, y_min: float, dx: float, dy: float, from_x: float,
+                from_y: float, to_x: float, to_y: float, under: float) -> bool:
+    """Whether the footprint passes over a voxel of an obstacle class; on the way not under the robot as it stands."""
+    nx, ny = labels.shape[0], labels.shape[1]
+    first_x, last_x = (min(from_x, to_x) - under - x_min) / dx, (max(from_x, to_x) + under - x_min) / dx
+    first_y, last_y = (min(from_y, to_y) - under - y_min) / dy, (max(from_y, to_y) + under - y_min) / dy
+    for ix in range(int(min(max(first_x, 0.0), nx)), int(min(max(last_x + 1.0, 0.0), nx))):
+        cx = x_min + (ix + 0.5) * dx
+        for iy in range(int(min(max(first_y, 0.0), ny)), int(min(max(last_y + 1.0, 0.0), ny))):
+            cy = y_min + (iy + 0.5) * dy
+            if cx * cx + cy * cy <= under * under and (cx - to_x) ** 2 + (cy - to_y) ** 2 > under * under:
+                continue
+            if _from_way(cx, cy, from_x, from_y, to_x, to_y) > under:
+                continue
+            for z in range(levels):
+                if kinds[labels[ix, iy, z]] == _BLOCKED:
+                    return True
+    return False
 
 
 @jit
