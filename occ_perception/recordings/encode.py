@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +45,9 @@ TRAVERSAL_COST: dict[int, int] = {
     Sidewalk.ROAD: 50, Sidewalk.GRASS: 50, Sidewalk.CURB: 50, Sidewalk.GUTTER: 50,
 }
 """Cost of driving on a ground class, 0 to 100, in the grid for Nav2. Obstacles cost 100."""
+
+LEAST_STEP_M = 0.02
+"""A way shorter than this has no direction: waypoints of a robot that stands differ by millimetres."""
 
 _CUBE_LIST, _ADD = 6, 0  # visualization_msgs/Marker
 
@@ -241,13 +245,19 @@ class MessageEncoder:
                          instances=items)
 
     def _waypoints(self, trajectory: Trajectory) -> list[Any]:
-        """Poses at the waypoints, each looking along the way from the one before (the first from the base)."""
-        positions = trajectory.positions_m.astype(float)
-        steps = np.diff(positions, axis=0, prepend=np.zeros((1, 2)))
-        return [
-            self.pose(se3.from_euler(0.0, 0.0, float(np.arctan2(dy, dx)), (x, y, 0.0)))
-            for (x, y), (dx, dy) in zip(positions, steps, strict=True)
-        ]
+        """Poses at the waypoints, each looking along the way that led there; a waypoint that is no number ahead.
+
+        The heading is held until the way is `LEAST_STEP_M` long: a robot that stands would else look about at random.
+        """
+        poses, yaw, (from_x, from_y) = [], 0.0, (0.0, 0.0)
+        for x, y in trajectory.positions_m.tolist():
+            finite = math.isfinite(x) and math.isfinite(y)
+            if finite and math.hypot(x - from_x, y - from_y) >= LEAST_STEP_M:
+                yaw, (from_x, from_y) = math.atan2(y - from_y, x - from_x), (x, y)
+            half = 0.5 * yaw if finite else 0.0
+            poses.append(self.make("geometry_msgs/msg/Pose", position=self._xyz("Point", (x, y, 0.0)),
+                                   orientation=self._quaternion((0.0, 0.0, math.sin(half), math.cos(half)))))
+        return poses
 
     def planned_trajectory(self, trajectory: Trajectory, *, model_id: str = "") -> Any:
         """occ_perception_msgs PlannedTrajectory; without a check its judgements are empty (STATUS_UNCHECKED)."""

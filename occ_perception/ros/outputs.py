@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from nav_msgs.msg import OccupancyGrid, Path
 from occ_perception_msgs.msg import PlannedTrajectory
 from occ_perception_msgs.msg import VoxelGrid as VoxelGridMsg
@@ -82,7 +83,9 @@ class Outputs:
                             ("markers", encoder.markers)):
             if self._wanted(name):
                 self._publishers[name].publish(build(grid))
-        if self._wanted("path") and result.trajectory is not None:
+        # A path with a waypoint that is no number would break who follows it; the trajectory above says `blocked`.
+        if (self._wanted("path") and result.trajectory is not None
+                and np.isfinite(result.trajectory.positions_m).all()):
             self._publishers["path"].publish(encoder.path(result.trajectory))
 
     def _wanted(self, name: str) -> bool:

@@ -144,6 +144,27 @@ def test_a_trajectory_comes_back_and_looks_along_its_way():
         d.decode_trajectory(message)
 
 
+def headings(*waypoints_m):
+    """Yaw at each waypoint of the message, and its quaternions' lengths."""
+    times_s = np.arange(1, len(waypoints_m) + 1, dtype=np.float32)
+    message = sent(ENCODER.planned_trajectory(Trajectory(STAMP_NS, np.array(waypoints_m, np.float32), times_s)))
+    quaternions = [(o.x, o.y, o.z, o.w) for o in (pose.orientation for pose in message.poses)]
+    np.testing.assert_allclose(np.linalg.norm(quaternions, axis=1), 1.0)
+    return [se3.yaw_of(se3.from_quaternion(q)) for q in quaternions]
+
+
+def test_a_robot_that_stands_holds_its_heading_and_one_that_creeps_turns():
+    np.testing.assert_allclose(headings((-0.001, 0.002), (0.001, -0.003)), 0.0)
+    np.testing.assert_allclose(headings((0, 1), (0.003, 0.995), (-0.004, 1.001)), np.pi / 2)
+    creeping = headings((0, 1), (-0.015, 1), (-0.030, 1), (-0.045, 1))
+    np.testing.assert_allclose(creeping, [np.pi / 2, np.pi / 2, np.pi, np.pi], atol=1e-5)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_waypoint_that_is_no_number_has_a_heading_all_the_same(broken):
+    np.testing.assert_allclose(headings((0, 1), (broken, 1), (0, 2)), [np.pi / 2, 0, np.pi / 2])
+
+
 def test_a_checked_trajectory_comes_back_with_what_was_found():
     check = PathCheck(np.array([np.inf, 0.3, 0.0], np.float32), np.array([2, 2, 11], np.uint8),
                       np.array([0, WaypointFlag.TIGHT, WaypointFlag.BLOCKED], np.uint8))

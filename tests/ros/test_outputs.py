@@ -11,7 +11,7 @@ import rclpy  # noqa: F401  (the module is skipped where ROS 2 is absent)
 from occ_perception.geometry import VoxelGridSpec, se3
 from occ_perception.pipelines import OccupancyResult
 from occ_perception.ros import outputs
-from occ_perception.types import VoxelGrid
+from occ_perception.types import Trajectory, VoxelGrid
 
 pytestmark = pytest.mark.ros
 
@@ -28,10 +28,10 @@ class Broadcaster:
         self.sent.append(transform)
 
 
-def result(pose: Any) -> OccupancyResult:
+def result(pose: Any, trajectory: Trajectory | None = None) -> OccupancyResult:
     spec = VoxelGridSpec((0.0, -1.0, 0.0), (2.0, 1.0, 1.0), 0.5)
     labels, confidence = np.ones(spec.shape, np.uint8), np.full(spec.shape, 9, np.uint8)
-    return OccupancyResult(VoxelGrid(spec, 5, labels, confidence, T_odom_grid=pose), None, {})
+    return OccupancyResult(VoxelGrid(spec, 5, labels, confidence, T_odom_grid=pose), trajectory, {})
 
 
 def active(make_node: Any, **parameters: Any) -> Any:
@@ -79,6 +79,19 @@ def test_standard_messages_are_not_built_while_nobody_listens(
     monkeypatch.setattr(type(ours._encoder), "occupancy_grid", lambda self, grid: never(grid))
     monkeypatch.setattr(type(ours._encoder), "markers", lambda self, grid: never(grid))
     ours.publish(result(None))
+
+
+@pytest.mark.parametrize(("y", "paths"), [(0.5, 1), (np.nan, 0)])
+def test_a_path_with_a_waypoint_that_is_no_number_is_told_only_in_the_trajectory(
+    make_node: Any, monkeypatch: pytest.MonkeyPatch, y: float, paths: int
+) -> None:
+    ours = active(make_node)
+    sent: dict[str, list[Any]] = {"trajectory": [], "path": []}
+    monkeypatch.setattr(ours, "_wanted", lambda name: name == "path")
+    for name, heard in sent.items():
+        monkeypatch.setattr(ours._publishers[name], "publish", heard.append)
+    ours.publish(result(None, Trajectory(5, np.float32([[1.0, y]]), np.float32([0.5]))))
+    assert {name: len(heard) for name, heard in sent.items()} == {"trajectory": 1, "path": paths}
 
 
 def test_standard_topics_can_be_left_out(make_node: Any) -> None:
