@@ -42,7 +42,8 @@ class Health:
     Args:
         sensors: kind (image, cloud, odometry) of every sensor by name.
         anchor: the camera whose every image should be answered: what it loses, the frames lose.
-        stale_after_s: silence after which a sensor is a warning; three times as long is an error.
+        stale_after_s: silence after which a sensor is a warning, and a path is too old to be told of; three times as
+            long a silence of a camera is an error.
     """
 
     def __init__(self, sensors: Mapping[str, str], anchor: str, stale_after_s: float) -> None:
@@ -58,8 +59,10 @@ class Health:
         self._at_report = (now_s, 0, 0)  # time, frames answered, frames dropped
         self._oldest_s = 0.0
         self._resets: Counter[str] = Counter()
+        self._flags: Counter[str] = Counter()
+        self._flags_at_report: Counter[str] = Counter()
         self._paths: Counter[PathStatus] = Counter()
-        self._last_path = PathStatus.UNCHECKED
+        self._last_path = (now_s, PathStatus.UNCHECKED)
 
     # --- counting ---
 
@@ -97,13 +100,15 @@ class Health:
         with self._lock:
             self._resets[reason] += 1
 
-    def answered(self, timings_ms: Mapping[str, float], path: PathStatus | None = None) -> None:
-        """A frame was published; `timings_ms` by stage, `path` what the check of its path found."""
+    def answered(self, timings_ms: Mapping[str, float], path: PathStatus | None = None,
+                 flags: Iterable[str] = ()) -> None:
+        """A frame went out: `timings_ms` by stage, `path` what the check of its path found, `flags` of its grid."""
         with self._lock:
             self._answered += 1
+            self._flags.update(flags)
             if path is not None:
                 self._paths[path] += 1
-                self._last_path = path
+                self._last_path = (time.monotonic(), path)
             for stage, value in timings_ms.items():
                 self._stages_ms.setdefault(stage, deque(maxlen=WINDOW_FRAMES)).append(value)
 
@@ -125,9 +130,8 @@ class Health:
             passed_s = max(now_s - self._at_report[0], 1e-9)
             statuses = [self._frames(node, hardware_id, passed_s)]
             statuses += [self._sensor(node, hardware_id, name, now_s, passed_s) for name in self._sensors]
-            if self._paths:  # a blocked way is no fault of the node
-                counts = {found.name.lower(): self._paths[found] for found in PathStatus if found}
-                statuses.append(status(f"{node}: path", hardware_id, OK, self._last_path.name.lower(), counts))
+            if self._paths:
+                statuses.append(self._path(node, hardware_id, now_s))
             self._at_report = (now_s, self._answered, sum(self._drops.values()))
             return statuses
 
@@ -138,17 +142,32 @@ class Health:
         if self._oldest_s > 0 and not answered:
             level, message = ERROR, (f"every frame is too old (up to {self._oldest_s:.1f} s): clocks differ, or a bag "
                                      "plays without use_sim_time or --restamp")
-        elif dropped:
-            level, message = WARN, f"{message}, {dropped} dropped"
+        else:
+            faults = [f"{dropped} dropped"] if dropped else []
+            grown = self._flags - self._flags_at_report
+            faults += [f"{count} flagged {flag}" for flag, count in sorted(grown.items())]
+            if faults:
+                level, message = WARN, ", ".join([message, *faults])
         self._oldest_s = 0.0
+        self._flags_at_report = self._flags.copy()
         values: dict[str, Any] = {"answered": self._answered, "rate_hz": f"{answered / passed_s:.2f}"}
         for stage, window in self._stages_ms.items():
             for p, value in zip((50, 95, 99), np.percentile(list(window), (50, 95, 99)), strict=True):
                 values[f"{stage}_p{p}_ms"] = f"{value:.2f}"
+        values |= {f"flag_{flag}": count for flag, count in sorted(self._flags.items())}
         values |= {f"dropped_{reason}": count for reason, count in sorted(self._drops.items())}
         values |= {f"unused_{reason}": count for reason, count in sorted(self._unused.items())}
         values |= {f"reset_{reason}": count for reason, count in sorted(self._resets.items())}
         return status(f"{node}: frames", hardware_id, level, message, values)
+
+    def _path(self, node: str, hardware_id: str, now_s: float) -> DiagnosticStatus:
+        """The last path while it is news. A blocked way is no fault of the node, but to have none to tell of is."""
+        counts = {found.name.lower(): self._paths[found] for found in PathStatus if found}
+        told_s, last = self._last_path
+        level, message = OK, last.name.lower()
+        if now_s - told_s > self._stale_after_s:
+            level, message = WARN, f"no path for {now_s - told_s:.1f} s"
+        return status(f"{node}: path", hardware_id, level, message, counts)
 
     def _sensor(self, node: str, hardware_id: str, name: str, now_s: float, passed_s: float) -> DiagnosticStatus:
         sensor = self._sensors[name]

@@ -140,7 +140,7 @@ class Worker:
             **result.timings_ms, "step": (answered_ns - assembled_ns) / _MS_NS,
             "publish": (published_ns - answered_ns) / _MS_NS, TOTAL: total_ms,
             OUTSIDE: total_ms - result.timings_ms.get(ENGINE, 0.0),
-        }, None if result.trajectory is None else result.trajectory.status)
+        }, None if result.trajectory is None else result.trajectory.status, result.grid.flags)
 
     def _count_drops(self) -> None:
         """Hand on what inbox, synchroniser and buffer dropped since the last time."""

@@ -31,7 +31,8 @@ class Stage:
         self.done, self.logged, self.running = threading.Semaphore(0), [], True
         self.resets: list[str] = []
         self.now_ns = 0
-        self.step: Any = lambda frame: SimpleNamespace(timings_ms={"engine": 1.0}, trajectory=None)
+        self.step: Any = lambda frame: SimpleNamespace(
+            timings_ms={"engine": 1.0}, trajectory=None, grid=SimpleNamespace(flags={"no_odometry"}))
         self.worker = Worker(
             self.inbox, synchroniser or Synchroniser("front"), OdometryBuffer(),
             SimpleNamespace(assemble=self._assemble, drops=Counter()),
@@ -123,6 +124,7 @@ def test_stages_are_summed_into_what_lies_outside_the_engine(stage: Any) -> None
     frames = stage.frames()
     total, outside = (float(frames[f"{name}_p50_ms"]) for name in ("receive_to_publish", "outside_engine"))
     assert np.isclose(total - outside, 1.0, atol=0.011)
+    assert frames["flag_no_odometry"] == "1"
 
 
 def test_after_ros_was_shut_down_an_error_ends_the_thread_quietly(stage: Any) -> None:
