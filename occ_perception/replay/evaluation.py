@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -146,9 +147,12 @@ class Scorer:
         taxonomy: name of the taxonomy of both.
         rig: gives the origins of rays (its cameras) and the robot's footprint.
         worst: number of frames to keep for pictures.
+        path_check: how the robot judges its paths, for the same judgement on the true map; default with the footprint
+            of the rig.
     """
 
-    def __init__(self, spec: VoxelGridSpec, taxonomy: str, rig: Rig, worst: int = 4) -> None:
+    def __init__(self, spec: VoxelGridSpec, taxonomy: str, rig: Rig, worst: int = 4,
+                 path_check: PathCheckSettings | None = None) -> None:
         self.spec, self.taxonomy = spec, get_taxonomy(taxonomy)
         self.visible = OccupancyIoU(len(self.taxonomy))
         self.known = OccupancyIoU(len(self.taxonomy))
@@ -156,7 +160,7 @@ class Scorer:
         self.rays = RayIoU(spec, len(self.taxonomy), FREE, self.taxonomy.things, thresholds_m)
         self.paths = NavigationRates(spec, self.taxonomy, rig.footprint_radius_m)
         self.true_paths = NavigationRates(spec, self.taxonomy, rig.footprint_radius_m)
-        self._true_ground = PathChecker(spec, self.taxonomy, PathCheckSettings(rig.footprint_radius_m))
+        self._path_check = path_check or PathCheckSettings(rig.footprint_radius_m)
         self._blocked = np.zeros((2, 2), np.int64)  # waypoints [truly blocked, said to be]
         self.trajectories: list[Trajectory] = []
         self.gallery = Gallery(worst)
@@ -173,6 +177,7 @@ class Scorer:
 
         Raises:
             RecordingError: truth and prediction are on other grids or of other taxonomies.
+            ConfigurationError: `path_check` does not fit the grid, and a path that was checked came.
         """
         self.latencies.add(timings_ms or {})
         latency_ms = (timings_ms or {}).get("total", math.nan)
@@ -197,11 +202,16 @@ class Scorer:
         self.frames.append(score)
         return score
 
+    @cached_property
+    def _true_checker(self) -> PathChecker:
+        """Made for the first path that was checked: grids without paths need not fit its settings."""
+        return PathChecker(self.spec, self.taxonomy, self._path_check)
+
     def _add_paths(self, trajectory: Trajectory | None, truth: Truth) -> None:
         if trajectory is not None:
             self.paths.update(trajectory.positions_m, truth.grid.labels)
             if trajectory.check is not None:
-                true = self._true_ground.check(truth.grid.labels, trajectory.positions_m)
+                true = self._true_checker.check(truth.grid.labels, trajectory.positions_m)
                 pair = [(check.flags & WaypointFlag.BLOCKED) > 0 for check in (true, trajectory.check)]
                 np.add.at(self._blocked, tuple(np.array(pair, np.int64)), 1)
         if truth.trajectory is None or not len(truth.trajectory.positions_m):

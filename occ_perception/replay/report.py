@@ -41,6 +41,8 @@ def write_report(evaluation: Evaluation, rig: Rig, folder: Path, *, title: str =
     _write(folder / "per_class.csv", per_class_csv(evaluation).encode())
     if evaluation.trajectories:
         _write(folder / "paths.csv", paths_csv(evaluation).encode())
+    else:
+        (folder / "paths.csv").unlink(missing_ok=True)  # of an earlier run
     if panels:
         _write(folder / "picture.jpg", _encoded(sheet(panels[-1]), "jpg"))
     _write(folder / "report.html", page(evaluation, panels, title).encode())

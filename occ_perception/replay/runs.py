@@ -16,7 +16,14 @@ from occ_perception.calibration import Rig
 from occ_perception.engines import Engine, Manifest
 from occ_perception.errors import BadMessage, RecordingError
 from occ_perception.geometry import se3
-from occ_perception.pipelines import FrameAssembler, OccupancyPipeline, OdometryBuffer, SyncedSet, synchroniser_for
+from occ_perception.pipelines import (
+    FrameAssembler,
+    OccupancyPipeline,
+    OdometryBuffer,
+    PathCheckSettings,
+    SyncedSet,
+    synchroniser_for,
+)
 from occ_perception.recordings.bag import BagReader
 from occ_perception.recordings.decode import decode_odometry, decode_trajectory, decode_voxel_grid, stamp_ns
 from occ_perception.recordings.frames import TRUTH_OCCUPANCY_TOPIC, sensor_events, sensor_topics
@@ -35,7 +42,7 @@ Tell = Callable[[int, int], None]
 
 def replay_bag(bag: Path, rig: Rig, engine: Engine, manifest: Manifest, *, truth_bag: Path | None = None,
                topics: Mapping[str, str] | None = None, limit: int | None = None, worst: int = 4,
-               tell: Tell = lambda done, total: None) -> Evaluation:
+               path_check: PathCheckSettings | None = None, tell: Tell = lambda done, total: None) -> Evaluation:
     """Drive the node's pipeline over a bag as fast as it goes, and score it where there is truth.
 
     Args:
@@ -46,6 +53,7 @@ def replay_bag(bag: Path, rig: Rig, engine: Engine, manifest: Manifest, *, truth
         topics: topic by sensor, where it is not the default.
         limit: stop after as many images of the anchor camera.
         worst: number of frames to keep for pictures.
+        path_check: how paths are judged; default with the footprint of the rig.
         tell: called after each image.
 
     Raises:
@@ -55,11 +63,11 @@ def replay_bag(bag: Path, rig: Rig, engine: Engine, manifest: Manifest, *, truth
         reader = stack.enter_context(BagReader(bag))
         truth, notes = _truth_stream(stack, reader, truth_bag)
         odometry = OdometryBuffer()
-        assembler, pipeline = FrameAssembler(rig, odometry), OccupancyPipeline(engine, manifest, rig)
+        assembler, pipeline = FrameAssembler(rig, odometry), OccupancyPipeline(engine, manifest, rig, path_check)
         sensors = {sensor for sensor, _ in sensor_topics(reader, rig, topics).values()}
         lidars = [name for name in pipeline.lidars if name in sensors]
         synchroniser = synchroniser_for(rig, lidars=lidars)
-        scorer = Scorer(manifest.output_grid.spec(), manifest.taxonomy, rig, worst)
+        scorer = Scorer(manifest.output_grid.spec(), manifest.taxonomy, rig, worst, path_check)
         pipeline.warm_up()
         began_s, images = time.perf_counter(), 0
         total = _anchor_count(reader, rig, topics, limit)
@@ -117,11 +125,13 @@ def _answer(synced: SyncedSet, assembler: FrameAssembler, pipeline: OccupancyPip
 
 def score_outputs(outputs: Path, truth_bag: Path, rig: Rig, *, manifest: Manifest | None = None,
                   voxels_topic: str = VOXELS_TOPIC, trajectory_topic: str = TRAJECTORY_TOPIC, worst: int = 4,
+                  path_check: PathCheckSettings | None = None,
                   tell: Tell = lambda done, total: None) -> Evaluation:
     """Score a bag of recorded node outputs against the recording that the node was fed with.
 
     Latencies and drops are the node's own, from its last diagnostics in the bag, where they were recorded. With
-    `manifest` the report tells how the model was trained.
+    `manifest` the report tells how the model was trained. `path_check` is how the node judged its paths (its
+    parameters), for the same judgement on the true map; default with the footprint of the rig.
 
     Raises:
         RecordingError: a bag that cannot be read, a missing topic, no grid at all, truth on another grid, or another
@@ -137,7 +147,7 @@ def score_outputs(outputs: Path, truth_bag: Path, rig: Rig, *, manifest: Manifes
         scorer: Scorer | None = None
         model_id = ""
         for done, (grid, trajectory) in enumerate(_results(reader, voxels_topic, trajectory_topic), 1):
-            scorer = scorer or Scorer(grid.spec, grid.taxonomy, rig, worst)
+            scorer = scorer or Scorer(grid.spec, grid.taxonomy, rig, worst, path_check)
             model_id = grid.model_id
             known = truth.at(grid.stamp_ns)
             score = scorer.add(grid, known, trajectory)

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -104,6 +105,10 @@ def test_the_terminal_shows_classes_latencies_and_drops(evaluation: Evaluation) 
 def test_a_run_without_truth_is_reported_too(
         engine: BrightnessEngine, rig: Rig, record: Record, tmp_path: Path) -> None:
     evaluation = replay_bag(record([2, 2], {}), rig, engine, engine.manifest)  # type: ignore[arg-type]
+    write_report(replace(evaluation, snapshots=[]), rig, tmp_path / "report")
+    assert (tmp_path / "report" / "paths.csv").exists()
+    evaluation = replace(evaluation, trajectories=[])
     text = write_report(evaluation, rig, tmp_path / "report").read_text()
+    assert not (tmp_path / "report" / "paths.csv").exists()
     assert "Nothing was scored" in text
     assert all(math.isnan(frame.iou) for frame in evaluation.frames)

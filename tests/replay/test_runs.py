@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,17 @@ import pytest
 from occ_perception import cli
 from occ_perception.calibration import Rig
 from occ_perception.engines import Manifest
-from occ_perception.errors import RecordingError
+from occ_perception.errors import ConfigurationError, RecordingError
 from occ_perception.geometry import coverage
+from occ_perception.pipelines import PathChecker, PathCheckSettings
 from occ_perception.recordings import BagReader, BagWriter, MessageEncoder, make
 from occ_perception.recordings.decode import decode_voxel_grid
 from occ_perception.recordings.frames import TRUTH_OCCUPANCY_TOPIC
 from occ_perception.replay import Evaluation, replay_bag, score_outputs
+from occ_perception.replay.evaluation import Scorer
 from occ_perception.replay.runs import DIAGNOSTICS_TOPIC, TRAJECTORY_TOPIC, VOXELS_TOPIC
+from occ_perception.replay.streams import Truth
+from occ_perception.taxonomy import SIDEWALK
 from occ_perception.types import Trajectory, VoxelGrid
 
 from .conftest import GRID, WAYPOINTS_M, BrightnessEngine, Record, manifest, stamp_of, true_grid
@@ -62,6 +67,24 @@ def test_the_check_of_paths_is_counted_and_compared_with_the_true_map(run: Any, 
     assert [frame.path for frame in evaluation.frames] == ["blocked", "clear"]
     assert evaluation.scores["path_check"] == {"foreseen": 1.0, "right": 0.5, "waypoints": 4}
     assert run(record([2], {0: (2, 5)}, "missed.mcap")).scores["path_check"]["foreseen"] == 0.0
+
+
+def test_paths_are_judged_by_the_settings_of_the_robot_on_both_maps(run: Any, record: Record, rig: Rig) -> None:
+    strict = PathCheckSettings(off_limits=("sidewalk",))
+    assert run(record([2], {0: (2, 2)}), path_check=strict).paths == {"caution": 1}
+    # the true wall begins at 2.1 m, the first waypoint lies at 1 m: only a broad robot really collides there
+    bag = record([5], {0: (2, 5)}, "wall.mcap")
+    assert run(bag).scores["path_check"] == {"foreseen": 1.0, "right": 0.5, "waypoints": 2}
+    broad = run(bag, path_check=PathCheckSettings(1.2))
+    assert broad.scores["path_check"] == {"foreseen": 1.0, "right": 1.0, "waypoints": 2}
+    scorer = Scorer(GRID, "sidewalk14", rig, path_check=PathCheckSettings(ceiling_m=-9.0))
+    grid = VoxelGrid(GRID, stamp_of(0), np.full(GRID.shape, 2, np.uint8))
+    truth = Truth(true_grid(0, 2, 5), None)
+    unchecked = Trajectory(stamp_of(0), WAYPOINTS_M, np.array([0.5, 1.0], np.float32))
+    scorer.add(grid, truth, unchecked)  # nothing to compare with: the settings are not asked for
+    checker = PathChecker(GRID, SIDEWALK, PathCheckSettings())
+    with pytest.raises(ConfigurationError, match="ceiling_m"):
+        scorer.add(grid, truth, replace(unchecked, check=checker.check(grid.labels, WAYPOINTS_M)))
 
 
 def test_latencies_are_told_by_stage_and_the_worst_frames_are_kept(run: Any, record: Record) -> None:
