@@ -27,7 +27,9 @@ NO_ODOMETRY = "no_odometry"
 CAMERA_MISSING = "camera_missing:"
 """Flag, followed by the camera's name: it gave no image for this frame."""
 NO_LIDAR = "no_lidar"
-"""Flag: the model reads LiDAR ranges and the rig has a LiDAR, but no scan came for this frame."""
+"""Flag: the model reads LiDAR ranges and is to be given some, but no LiDAR gave a scan for this frame."""
+LIDAR_MISSING = "lidar_missing:"
+"""Flag, followed by the LiDAR's name: it gave no scan for this frame, but another one did."""
 
 # Tables round to a feature pixel (about 24 mrad) and a range bin (0.2 m); a fifth of a pixel is below what they resolve
 # and above what the body of a wheeled robot trembles.
@@ -64,14 +66,16 @@ class OccupancyPipeline:
         engine: loaded from `manifest`.
         rig: the robot whose frames are answered.
         path_check: how waypoints are judged; default with the footprint of the rig.
+        tasks: what is wanted of what the model answers, default all; without `trajectory` no path is judged.
+        lidars: LiDARs of the rig whose scans are wanted, default all; a model that reads no ranges is given none.
 
     Raises:
         ManifestError: the model answers no occupancy.
-        ConfigurationError: `path_check` does not fit the model's grid or taxonomy.
+        ConfigurationError: `path_check` does not fit the model's grid or taxonomy, or the rig lacks a LiDAR.
     """
 
-    def __init__(self, engine: Engine, manifest: Manifest, rig: Rig,
-                 path_check: PathCheckSettings | None = None) -> None:
+    def __init__(self, engine: Engine, manifest: Manifest, rig: Rig, path_check: PathCheckSettings | None = None, *,
+                 tasks: Sequence[str] | None = None, lidars: Sequence[str] | None = None) -> None:
         if "occupancy" not in manifest.tasks:
             raise ManifestError([f"{manifest.model_id} has no occupancy task, only {', '.join(manifest.tasks)}"],
                                 where=str(manifest.folder))
@@ -79,13 +83,14 @@ class OccupancyPipeline:
         self._engine = engine
         self._manifest = manifest
         self._mounted = {camera.name: camera.mounted() for camera in rig.cameras}
-        self._T_base_lidar = {lidar.name: lidar.T_base_lidar for lidar in rig.lidars} if manifest.takes_ranges else {}
+        wanted = [lidar.name for lidar in rig.lidars] if lidars is None else lidars
+        self._T_base_lidar = {name: rig.lidar(name).T_base_lidar for name in wanted if manifest.takes_ranges}
         self._output_grid = manifest.output_grid.spec()
         self._lift_grid = manifest.lift_grid.spec()
         self._bins = manifest.range_bins.bins()
         self._times_s = np.asarray(manifest.waypoint_times_s, np.float32)
         self._checker = None
-        if "trajectory" in manifest.tasks:
+        if "trajectory" in manifest.tasks and (tasks is None or "trajectory" in tasks):
             settings = path_check or PathCheckSettings(footprint_radius_m=rig.footprint_radius_m)
             self._checker = PathChecker(self._output_grid, get_taxonomy(manifest.taxonomy), settings)
         self._table: _Kept[ProjectionTable] = _Kept(_TABLE_TOLERANCE_RAD, _TABLE_TOLERANCE_M)
@@ -94,7 +99,7 @@ class OccupancyPipeline:
 
     @property
     def lidars(self) -> tuple[str, ...]:
-        """LiDARs of the rig that the model can make use of; none for a model that reads no ranges."""
+        """LiDARs whose scans the model is given; none for a model that reads no ranges."""
         return tuple(self._T_base_lidar)
 
     def warm_up(self) -> None:
@@ -133,8 +138,8 @@ class OccupancyPipeline:
         lidars = [name for name in self._T_base_lidar if name in frame.clouds]
         if self._manifest.takes_ranges:
             inputs["ranges"] = self._ranges(names, exposures, [frame.clouds[name] for name in lidars])
-            if self._T_base_lidar and not lidars:
-                flags.add(NO_LIDAR)
+            missing = {LIDAR_MISSING + name for name in self._T_base_lidar if name not in lidars}
+            flags |= missing if lidars or not missing else {NO_LIDAR}
             watch.lap("ranges")
         outputs, self._state = self._engine.run(inputs, self._state)
         watch.lap("engine")

@@ -221,11 +221,13 @@ def test_waypoints_are_laid_into_the_grid_of_their_frame() -> None:
         checked(off_limits=("lava",))
 
 
-def test_a_model_without_paths_gives_none_and_checks_none() -> None:
-    only_grids = manifest(tasks=("occupancy",))
-    result = OccupancyPipeline(StandIn(), only_grids, rig(camera("front"))).step(frame(image("front")))
-    assert result.trajectory is None
-    assert "path" not in result.timings_ms
+def test_where_no_path_is_given_or_wanted_there_is_none_and_none_is_judged() -> None:
+    misfit = PathCheckSettings(off_limits=("lava",))  # nobody asks for it
+    for model, tasks in ((manifest(tasks=("occupancy",)), None), (manifest(), ("occupancy",))):
+        pipeline = OccupancyPipeline(StandIn(), model, rig(camera("front")), misfit, tasks=tasks)
+        result = pipeline.step(frame(image("front")))
+        assert result.trajectory is None
+        assert "path" not in result.timings_ms
 
 
 def test_scans_of_all_lidars_become_ranges_along_the_rays_of_each_camera() -> None:
@@ -264,6 +266,24 @@ def test_without_a_scan_the_ranges_are_zero_and_the_grid_says_so_where_the_rig_h
     assert silent.sensor_stamps_ns == {"front": STAMP}
     assert blind.flags == {"no_odometry"}
     assert all(given["ranges"].shape == (1, 12, 16) and not given["ranges"].any() for given in engine.given)
+
+
+def test_of_several_lidars_the_missing_ones_are_named_and_those_not_wanted_are_not_missed() -> None:
+    robot = rig(camera("front"), lidars=[lidar("top"), lidar("rear")])
+    scans = [cloud("top", (3.0, 0.0, 0.0)), cloud("rear", (2.0, 0.0, 0.0))]
+
+    def flags(*clouds: PointCloud, **options: Any) -> frozenset[str]:
+        pipeline = OccupancyPipeline(StandIn(), manifest_with_ranges(), robot, **options)
+        return pipeline.step(frame(image("front"), clouds=clouds, T_odom_base=np.eye(4))).grid.flags
+
+    assert flags(*scans) == frozenset()
+    assert flags(scans[0]) == {"lidar_missing:rear"}
+    assert flags() == {"no_lidar"}
+    assert flags(scans[0], lidars=["top"]) == frozenset()
+    assert flags(scans[1], lidars=["top"]) == {"no_lidar"}
+    assert flags(lidars=[]) == frozenset()
+    with pytest.raises(ConfigurationError, match="bottom"):
+        flags(lidars=["bottom"])
 
 
 def test_a_model_that_reads_no_ranges_is_given_none() -> None:
