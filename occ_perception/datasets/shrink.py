@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from occ_perception.calibration import Rig, save_rig
+from occ_perception.datasets.files import new_file, new_folder
 from occ_perception.datasets.images import ImageDataset
 from occ_perception.datasets.sample import ImageSample, Sample
 from occ_perception.datasets.scene_folder import read_yaml, write_images, write_sample
@@ -28,6 +27,8 @@ from occ_perception.taxonomy import FREE, OCCUPIED, UNKNOWN
 from occ_perception.types import FlowField
 
 Size = tuple[int, int]
+SHRINK_VERSION = 1
+"""Of what becomes of a sample; to be raised with every change of it, since splits are known by it. 1 is not written."""
 
 
 @jit
@@ -148,14 +149,16 @@ def shrink(root: Path, split: str, target: Path, image_size: Size, cell_m: float
         limit: at most so many frames (whole scenes, the first ones).
 
     Raises:
-        DatasetError: no such split, or `target` holds scenes of another size.
+        DatasetError: no such split, `target` holds scenes of another size, or the disk is full.
         ConfigurationError: `cell_m` does not fit the grid.
     """
     about = read_yaml(Path(root) / split / "split.yaml") if (Path(root) / split / "split.yaml").is_file() else {}
     images_only = bool(about.get("images_only", False))
     source = ImageDataset(root, split) if images_only else SimulatedDataset(root, split)
     folder = Path(target) / split
-    recipe = {"of": source.content_hash, "image_size": list(image_size), "cell_m": cell_m}
+    recipe: dict[str, Any] = {"of": source.content_hash, "image_size": list(image_size), "cell_m": cell_m}
+    if SHRINK_VERSION > 1:
+        recipe["shrink"] = SHRINK_VERSION
     scenes: list[dict[str, Any]] = []
     first = 0
     for name, frames in track(source.scenes, f"{split}: smaller", console=console or Console()):
@@ -165,10 +168,9 @@ def shrink(root: Path, split: str, target: Path, image_size: Size, cell_m: float
         scenes.append({"name": name, "frames": frames})
         first += frames
     digest = hashlib.sha256(f"{recipe} {scenes}".encode()).hexdigest()
-    beside = folder / f"split.yaml.tmp{os.getpid()}"
-    beside.write_text(yaml.safe_dump({**about, "content_hash": digest, "frames": first, "smaller": recipe,
-                                      "scenes": scenes}, sort_keys=False))
-    os.replace(beside, folder / "split.yaml")
+    with new_file(folder / "split.yaml") as beside:
+        beside.write_text(yaml.safe_dump({**about, "content_hash": digest, "frames": first, "smaller": recipe,
+                                          "scenes": scenes}, sort_keys=False))
     return folder
 
 
@@ -179,10 +181,7 @@ def _shrink_scene(source: ImageDataset | SimulatedDataset, indices: range, folde
             raise DatasetError("holds a scene of another size or of other data", where=str(folder),
                                fix="Remove the folder or choose another target")
         return
-    beside = folder.with_name(f"{folder.name}.tmp{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
+    with new_folder(folder) as beside:
         rig: Rig | None = None
         for index in indices:
             sample = source[index]
@@ -194,10 +193,6 @@ def _shrink_scene(source: ImageDataset | SimulatedDataset, indices: range, folde
                 write_images(beside, smaller)
         about = read_yaml(source.frames[indices[0]][0] / "scene.yaml")
         (beside / "scene.yaml").write_text(yaml.safe_dump({**about, "smaller": recipe}, sort_keys=False))
-        os.replace(beside, folder)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
 
 
 def _smaller_rig(rig: Rig, image_size: Size, folder: Path) -> Rig:

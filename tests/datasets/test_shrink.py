@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from occ_perception.calibration import load_rig, save_rig
 from occ_perception.datasets import ImageDataset, ImageSample, Sample, SimulatedDataset
+from occ_perception.datasets import shrink as shrink_module
 from occ_perception.datasets.scene_folder import write_images, write_sample
 from occ_perception.datasets.shrink import coarser, representatives, shrink
 from occ_perception.errors import ConfigurationError, DatasetError
@@ -151,6 +153,20 @@ def test_finished_scenes_are_kept_and_foreign_ones_refused(root: Path, tmp_path:
         shrink(root, "paired", tmp_path, (136, 240), 0.4)
     with pytest.raises(DatasetError, match="no finished split 'nowhere'"):
         shrink(root, "nowhere", tmp_path, (136, 240))
+
+
+def test_a_smaller_split_is_known_by_what_it_was_made_from_and_how(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrink(root, "images", tmp_path / "first", (136, 240), 0.2, limit=1)
+    recipe, scenes = {"of": "full", "image_size": [136, 240], "cell_m": 0.2}, [{"name": "scene", "frames": 2}]
+    first = ImageDataset(tmp_path / "first", "images").content_hash
+    assert first == hashlib.sha256(f"{recipe} {scenes}".encode()).hexdigest(), "results name splits by it"
+    monkeypatch.setattr(shrink_module, "SHRINK_VERSION", 2)
+    shrink(root, "images", tmp_path / "second", (136, 240), 0.2, limit=1)
+    assert ImageDataset(tmp_path / "second", "images").content_hash != first
+    with pytest.raises(DatasetError, match="another size"):
+        shrink(root, "images", tmp_path / "first", (136, 240), 0.2, limit=1)
 
 
 def test_masks_shrink_with_their_image(root: Path, tmp_path: Path) -> None:
