@@ -129,7 +129,8 @@ def bench(
 
 @app.command()
 def simulate(
-    split: Annotated[str, typer.Argument(help="Name of a split, such as train, val or test; a wrong one lists them all.")],
+    split: Annotated[str, typer.Argument(
+        help="Name of a split, such as train, val or test; a wrong one lists them all.")],
     root: Annotated[Path, typer.Option(help="Folder that holds the splits; this one goes into ROOT/SPLIT.")],
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     limit: Annotated[int | None, typer.Option(min=1, help="At most about so many frames (whole scenes).")] = None,
@@ -405,7 +406,9 @@ def _pass_on(context: typer.Context, module: str) -> None:
     try:
         sub(args=context.args, prog_name=f"occ-perception {context.info_name}")
     except SystemExit as end:
-        raise SystemExit(ERROR_STATUS if end.code else 0) from None
+        # Statuses that say more than "failed" stay: 128 + signal, and 75 for what can be gone on with.
+        more = isinstance(end.code, int) and end.code > ERROR_STATUS
+        raise SystemExit(end.code if more else ERROR_STATUS if end.code else 0) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

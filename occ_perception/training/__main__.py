@@ -87,7 +87,7 @@ def walkocc(
 
 @main.command()
 def trunk(
-    data: Data, output: Output, size: SizeOption = Size.small,
+    data: Data, output: Output, size: SizeOption = Size.lite,
     split: Annotated[str, typer.Option(help="2D-only split to learn from")] = TrunkConfig.train_split,
     steps: Steps = None, max_minutes: MaxMinutes = None, batch_size: BatchSize = TrunkConfig.batch_size,
     learning_rate: LearningRate = TrunkConfig.learning_rate,
@@ -96,7 +96,7 @@ def trunk(
     loaders: Loaders = TrunkConfig.loaders, bfloat16: Bfloat16 = TrunkConfig.bfloat16,
     checkpoint_minutes: CheckpointMinutes = TrunkConfig.checkpoint_minutes, resume: Resume = False,
 ) -> None:
-    """Pretrain backbone and neck on images with 2D labels; makes OUTPUT/trunk.safetensors."""
+    """Pretrain backbone and neck on images with 2D labels; makes OUTPUT/trunk.safetensors, for networks of SIZE."""
     with _processes(device) as console:
         config = TrunkConfig(
             data=data, output=output, network=_network(size), train_split=split, steps=steps, max_minutes=max_minutes,

@@ -9,11 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from occ_perception import cli
-from occ_perception.networks.walkocc import WalkOccConfig
+from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
 from occ_perception.training import __main__ as commands
+from occ_perception.training.checkpoint import save_tensors
 from occ_perception.training.loop import TrainingConfig
 from occ_perception.training.runner import Interrupted
-from occ_perception.training.trunk import TrunkConfig
+from occ_perception.training.trunk import CoarseClasses, TrunkConfig, load_trunk
 
 
 def invoke(*arguments: str | Path) -> tuple[int, str]:
@@ -48,7 +49,33 @@ def test_trunk_has_its_own_defaults_also_through_occ_perception(tmp_path: Path, 
     with pytest.raises(SystemExit) as end:
         cli.main(["train", "trunk", str(tmp_path), str(tmp_path / "out"), "--steps", "5"])
     assert end.value.code == 0
-    assert configs == [(TrunkConfig(data=tmp_path, output=tmp_path / "out", steps=5), False)]
+    lite = WalkOccConfig.lite()
+    assert configs == [(TrunkConfig(data=tmp_path, output=tmp_path / "out", steps=5, network=lite), False)]
+
+
+@pytest.mark.parametrize("size", [[], ["--size", "small"]])
+def test_a_trunk_fits_the_network_of_the_same_size(tmp_path: Path, configs: list[Any], size: list[str]) -> None:
+    for kind in ("trunk", "walkocc"):
+        assert invoke(kind, tmp_path, tmp_path / kind, "--steps", 1, *size) == (0, "")
+    trunk, network = (CoarseClasses(config.network, (2, 2)).walkocc if isinstance(config, TrunkConfig)
+                      else WalkOcc(config.network) for config, _ in configs)
+    path = tmp_path / "trunk.safetensors"
+    save_tensors(path, {name: value for name, value in trunk.state_dict().items()
+                        if name.startswith(("backbone.", "neck."))}, {"network": trunk.config.to_dict()})
+    load_trunk(network, path)
+
+
+def test_an_interrupted_training_keeps_its_status_through_occ_perception(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise Interrupted("was interrupted at step 3", number=15)
+
+    monkeypatch.setattr(commands, "train", interrupted)
+    for options, status in (["--steps", "1"], 128 + 15), (["--steps", "0"], cli.ERROR_STATUS):
+        with pytest.raises(SystemExit) as end:
+            cli.main(["train", "walkocc", str(tmp_path), str(tmp_path), *options])
+        assert end.value.code == status
 
 
 def test_faults_are_one_message_and_a_status(tmp_path: Path) -> None:
