@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
-import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -21,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from occ_perception.calibration import Rig, load_rig, save_rig
+from occ_perception.datasets.files import new_file, new_folder
 from occ_perception.datasets.sample import ImageSample, Sample
 from occ_perception.datasets.scene_folder import read_yaml, write_images, write_sample
 from occ_perception.errors import DatasetError
@@ -91,15 +90,12 @@ def write_scene(spec: SceneSpec, folder: Path, rigs: Path, images_only: bool = F
     """One scene into `folder` (written beside and renamed); returns its content hash. A finished one is left alone.
 
     Raises:
-        DatasetError: the folder holds a scene of another simulation, specification or rig.
+        DatasetError: the folder holds a scene of another simulation, specification or rig, or the disk is full.
     """
     rig = load_rig(rigs / f"{RIGS[spec.embodiment]}.yaml")
     if (folder / "scene.yaml").is_file():
         return _finished(spec, rig, folder, images_only)
-    beside = folder.with_name(f"{folder.name}.tmp{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
+    with new_folder(folder) as beside:
         save_rig(rig, beside / "rig.yaml")
         world = build_world(spec)
         sim = SidewalkSim(world, rig)
@@ -118,10 +114,6 @@ def write_scene(spec: SceneSpec, folder: Path, rigs: Path, images_only: bool = F
         digest.update((beside / "rig.yaml").read_bytes())
         about["content_hash"] = content_hash = digest.hexdigest()
         (beside / "scene.yaml").write_text(yaml.safe_dump(about, sort_keys=False))
-        os.replace(beside, folder)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
     return content_hash
 
 
@@ -156,14 +148,14 @@ def generate(split: Split, root: Path, rigs: Path, workers: int = 2, limit: int 
         console: where progress and the table go.
 
     Raises:
-        DatasetError: the folder holds scenes of another simulation or rig, or more frames than asked for.
+        DatasetError: the folder holds scenes of another simulation or rig, or more frames than asked for, or the disk
+            is full.
     """
     split = split.limited(limit)
     folder = Path(root) / split.name
     if (folder / "split.yaml").is_file() and read_yaml(folder / "split.yaml").get("frames", 0) > split.frames:
         raise DatasetError("holds more frames than asked for", where=str(folder),
                            fix="Leave --limit away, or choose another root")
-    folder.mkdir(parents=True, exist_ok=True)
     missing = [scene for scene in split.scenes if not (folder / scene.name / "scene.yaml").is_file()]
     console = console or Console()
     started = time.perf_counter()
@@ -181,9 +173,8 @@ def generate(split: Split, root: Path, rigs: Path, workers: int = 2, limit: int 
              "images_only": split.images_only, "frames": split.frames,
              "specification_hash": split.specification_hash(),
              "scenes": [{"name": scene.name, "frames": scene.frames} for scene in split.scenes]}
-    beside = folder / f"split.yaml.tmp{os.getpid()}"
-    beside.write_text(yaml.safe_dump(about, sort_keys=False))
-    os.replace(beside, folder / "split.yaml")
+    with new_file(folder / "split.yaml") as beside:
+        beside.write_text(yaml.safe_dump(about, sort_keys=False))
     size = sum(f.stat().st_size for scene in split.scenes for f in (folder / scene.name).iterdir())
     result = Generated(split.name, folder, len(split.scenes), split.frames, sum(s.frames for s in missing), elapsed_s,
                        size, digest)
