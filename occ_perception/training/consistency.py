@@ -76,7 +76,7 @@ def consistency_loss(
     weights = likely / (total[ray] + EPSILON)
     voxels = columns[column[ray, at], :, height[ray, at]].to(kind)
     shown = voxels.new_zeros(len(pixels), classes).index_add(0, ray, weights[:, None] * voxels)
-    matter = FREE + 1
-    entropy = functional.cross_entropy(shown[:, matter:], (labels - matter).where(counted, -1), ignore_index=-1,
+    first = FREE + 1
+    entropy = functional.cross_entropy(shown[:, first:], (labels - first).where(counted, -1), ignore_index=-1,
                                        reduction="sum")
     return mean_over(entropy, counted, average)
