@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,12 +13,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from occ_perception.datasets.files import new_file
 from occ_perception.errors import OccPerceptionError, TrainingError
 from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
 
 HEADER = "occ_perception"
 FEW = 4
 """So many differences are named; the rest is counted."""
+DIRTY = "-dirty"
+"""Ends the commit of code that was changed since."""
 NETWORK = "network/"
 """Prefix of the tensors that make up the deployable network."""
 
@@ -30,32 +32,14 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
     Raises:
         TrainingError: it could not be written, such as on a full disk; a file that was at `path` is as it was.
     """
-    beside = path.with_name(f"{path.name}.tmp{os.getpid()}")
     # Channels-last and shared tensors are brought into the plain layout that safetensors asks for.
     plain = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(plain, beside, metadata={HEADER: json.dumps(header)})
-        os.replace(beside, path)
-    except (OSError, SafetensorError) as error:
-        kept = "What was there before is whole; m" if path.is_file() else "M"
-        raise TrainingError(f"cannot be written ({error})", where=str(path),
-                            fix=f"{kept}ake room on the disk, then go on with --resume") from error
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a JSON file, at once or not at all; errors as in `save_tensors`."""
-    beside = path.with_name(f"{path.name}.tmp")
-    try:
-        beside.write_text(json.dumps(values, indent=1))
-        beside.replace(path)
-    except OSError as error:
-        raise TrainingError(f"cannot be written ({error})", where=str(path),
-                            fix="Make room on the disk, then go on with --resume") from error
-    finally:
-        beside.unlink(missing_ok=True)
+    kept = "What was there before is whole; m" if path.is_file() else "M"
+    with new_file(path, TrainingError, f"{kept}ake room on the disk, then go on with --resume") as beside:
+        try:
+            save_file(plain, beside, metadata={HEADER: json.dumps(header)})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -78,7 +62,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def load_json(path: Path) -> dict[str, Any] | None:
-    """A file of `write_json`, or None where there is none."""
+    """A JSON file with one object, or None where there is none."""
     return dict(json.loads(path.read_text())) if path.is_file() else None
 
 
@@ -118,13 +102,20 @@ def _plain(value: Any) -> str:
 
 
 def source_commit() -> str | None:
-    """The commit this package is checked out at, or None where it is no checkout."""
+    """The commit this package is checked out at, or None where it is no checkout.
+
+    It ends in `-dirty` where files that git knows are not as they were committed.
+    """
+    def git(*arguments: str) -> str:
+        answer = subprocess.run(["git", "-C", str(Path(__file__).parent), *arguments], capture_output=True, text=True,
+                                timeout=10, check=False)
+        return answer.stdout.strip()
+
     try:
-        answer = subprocess.run(["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True,
-                                text=True, timeout=10, check=False)
+        commit = git("rev-parse", "HEAD")
+        return commit + DIRTY * bool(git("status", "--porcelain", "--untracked-files=no")) if commit else None
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return answer.stdout.strip() or None
 
 
 def save_network(path: Path, network: WalkOcc, provenance: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,15 +23,16 @@ from torch import Tensor, nn
 from occ_perception.datasets.images import ImageDataset
 from occ_perception.datasets.sample import ImageSample
 from occ_perception.datasets.simulated import SimulatedDataset
-from occ_perception.errors import TrainingError
+from occ_perception.errors import ConfigurationError, TrainingError
 from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
 from occ_perception.taxonomy import SIDEWALK
 from occ_perception.training import distributed
 from occ_perception.training.batches import AugmentationConfig, Samples, collate, make_item
 from occ_perception.training.calibrate import calibrate
-from occ_perception.training.checkpoint import save_network, source_commit, write_json
+from occ_perception.training.checkpoint import save_network, source_commit
 from occ_perception.training.config import RunConfig
 from occ_perception.training.evaluate import OnGrid, evaluate, network_predictor, spread
+from occ_perception.training.files import write_json
 from occ_perception.training.losses import LossConfig, class_weights, walkocc_losses
 from occ_perception.training.prior import count_labels
 from occ_perception.training.runner import (
@@ -126,10 +127,21 @@ class WalkOccLoss(nn.Module):
 
 
 class Picked:
-    """So many samples, evenly spread, of each of several data sets, one after the other."""
+    """So many samples, evenly spread, of each of several data sets, one after the other.
 
-    def __init__(self, parts: Sequence[tuple[Images, int]]) -> None:
-        self.places = [(samples, index) for samples, count in parts for index in spread(len(samples), count)]
+    Args:
+        parts: by name a data set and how many of its samples are taken.
+
+    Raises:
+        ConfigurationError: a data set has fewer samples than are asked for; all of them are listed.
+    """
+
+    def __init__(self, parts: Mapping[str, tuple[Images, int]]) -> None:
+        if short := [f"{name} has {len(samples)} samples, {count} are asked for"
+                     for name, (samples, count) in parts.items() if count > len(samples)]:
+            raise ConfigurationError(short, where="extra_images")
+        self.places = [(samples, index) for samples, count in parts.values()
+                       for index in spread(len(samples), count)]
 
     def __len__(self) -> int:
         return len(self.places)
@@ -185,7 +197,7 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
     splits = {name: SimulatedDataset(config.data, name) for name in (config.train_split, config.validation_split)}
     extra = {name: ImageDataset(config.data, name) for name in config.extra_images}
     data = {name: about_split(split) for name, split in {**splits, **extra}.items()}
-    images = Picked([(extra[name], count) for name, count in config.extra_images.items()])
+    images = Picked({name: (extra[name], count) for name, count in config.extra_images.items()})
     return train_on(config, splits[config.train_split], splits[config.validation_split], images=images, data=data,
                     resume=resume, console=console)
 
@@ -230,8 +242,8 @@ def train_on(
     resumed = restored(trainer, resume)
     if resumed and (done := finished(trainer, MODEL, console)):
         return done
-    recent = run(trainer, task, resumed=resumed, console=console)
-    return distributed.from_first(lambda: _finish(trainer, task, recent, console))
+    run(trainer, task, resumed=resumed, console=console)
+    return distributed.from_first(lambda: _finish(trainer, task, console))
 
 
 def _start_from_data(network: WalkOcc, loss: WalkOccLoss, task: WalkOccTask) -> None:
@@ -245,7 +257,7 @@ def _start_from_data(network: WalkOcc, loss: WalkOccLoss, task: WalkOccTask) -> 
     network.occupancy.set_prior(torch.from_numpy(counts.frequencies_by_height()).float())
 
 
-def _finish(trainer: Trainer, task: WalkOccTask, losses: dict[str, float], console: Console) -> dict[str, Any]:
+def _finish(trainer: Trainer, task: WalkOccTask, console: Console) -> dict[str, Any]:
     """Calibrate, validate and write the model and the summary."""
     config = task.config
     model = cast(WalkOcc, copy.deepcopy(trainer.average))
@@ -257,10 +269,10 @@ def _finish(trainer: Trainer, task: WalkOccTask, losses: dict[str, float], conso
     summary = {
         **trainer.provenance(), "samples": trainer.step * config.batch_size,
         "image_samples": trainer.step * config.images_per_batch, "minutes": round(trainer.elapsed_s / 60, 2),
-        "losses": losses, "validation": scores, "class_offsets": [round(v, 4) for v in offsets],
+        "losses": trainer.recent, "validation": scores, "class_offsets": [round(v, 4) for v in offsets],
     }
     save_network(config.output / MODEL, model, summary)
-    write_json(config.output / SUMMARY, summary)
+    write_json(config.output / SUMMARY, summary, allow_nan=True)  # IoU of classes that do not occur
     console.print(scores_table(scores, f"{config.validation_split}, {scores['samples']} samples"))
     return summary
 

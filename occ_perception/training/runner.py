@@ -21,12 +21,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import nn
 
+from occ_perception.datasets.files import writing
 from occ_perception.datasets.sample import ImageSample
 from occ_perception.datasets.split_folder import SplitFolder
-from occ_perception.errors import TrainingError
+from occ_perception.errors import OccPerceptionError, TrainingError
 from occ_perception.training import distributed
 from occ_perception.training.checkpoint import load_json
 from occ_perception.training.config import RunConfig
+from occ_perception.training.files import ROOM, write_text
 from occ_perception.training.prefetch import prefetched
 from occ_perception.training.trainer import Batch, NotFinite, Trainer
 
@@ -35,9 +37,6 @@ LOG = "log.jsonl"
 SUMMARY = "summary.json"
 LOG_EVERY = 20
 """Steps between lines of the log."""
-REMEMBERED = 0.98
-"""Decay of the running losses: they are means over about the last 50 steps."""
-
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -63,31 +62,26 @@ class Interrupted(TrainingError):  # noqa: N818  (not a fault of the training)
         self.number = int(number)
 
 
-def run(trainer: Trainer, task: Task, *, resumed: bool, console: Console) -> dict[str, float]:
+def run(trainer: Trainer, task: Task, *, resumed: bool, console: Console) -> None:
     """Train to the end of the schedule, and leave checkpoint and log in the output folder.
 
     Args:
         resumed: the trainer was restored from the checkpoint, so the log goes on too.
 
-    Returns:
-        The running losses at the end.
-
     Raises:
         Interrupted: SIGINT or SIGTERM came; the checkpoint holds the last finished step.
+        OccPerceptionError: of samples that cannot be read or used; the checkpoint holds the last finished step.
         TrainingError: a loss that is not finite (the last checkpoint stays), or a disk that is full.
     """
     config = trainer.config
     checkpoint = config.output / CHECKPOINT
     torch.set_num_threads(config.threads)
-    recent: dict[str, float] = {}
     with (_Log(config.output / LOG, resumed, trainer.step) as log, _progress(console) as progress,
           closing(prefetched(task.batch, count(trainer.step), config.loaders)) as source, _signals() as caught):
         bar = progress.add_task("training", total=1.0, rate=0.0)
         saved_s = last_s = time.monotonic()
         while trainer.progress < 1.0:
-            losses = _guarded_step(trainer, next(source), task, checkpoint)
-            recent = {name: REMEMBERED * recent.get(name, value) + (1 - REMEMBERED) * value
-                      for name, value in losses.items()}
+            _guarded_step(trainer, source, task, checkpoint)
             now = time.monotonic()
             # All processes must come to the same end: they share one clock, and a signal to one of them.
             shared = distributed.average(torch.tensor([now - last_s, float(max(caught, default=0))],
@@ -95,26 +89,26 @@ def run(trainer: Trainer, task: Task, *, resumed: bool, console: Console) -> dic
             step_s, interrupted = shared.tolist()
             trainer.elapsed_s += step_s
             last_s = now
-            _show(progress, bar, trainer, recent["total"])
+            _show(progress, bar, trainer)
             if trainer.step % LOG_EVERY == 0:
-                log.write({"step": trainer.step, "elapsed_s": round(trainer.elapsed_s, 2), **recent})
+                log.write({"step": trainer.step, "elapsed_s": round(trainer.elapsed_s, 2), **trainer.recent})
             if interrupted:
                 trainer.save(checkpoint)
                 raise Interrupted(f"was interrupted at step {trainer.step}, and the checkpoint written",
                                   where=str(checkpoint), fix="Go on with --resume",
                                   number=max(caught, default=signal.SIGTERM))
             if trainer.step % config.validate_every == 0 and distributed.rank() == 0:
-                scores, words = task.validate(trainer.average)
+                with _nothing_lost(trainer, checkpoint):
+                    scores, words = task.validate(trainer.average)
                 if scores:
                     log.write({"step": trainer.step, "validation": scores})
-                terms = "  ".join(f"{name} {value:.3f}" for name, value in recent.items()
+                terms = "  ".join(f"{name} {value:.3f}" for name, value in trainer.recent.items()
                                   if name not in ("gradient_norm", "learning_rate"))
                 progress.console.print(f"step {trainer.step}: {terms}  {words}", highlight=False)
             if now - saved_s > 60 * config.checkpoint_minutes:
                 trainer.save(checkpoint)
                 saved_s = now
         trainer.save(checkpoint)
-    return recent
 
 
 def restored(trainer: Trainer, resume: bool) -> bool:
@@ -174,11 +168,24 @@ def quiet(console: Console | None) -> Console:
     return console or Console() if distributed.rank() == 0 else Console(quiet=True)
 
 
-def _guarded_step(trainer: Trainer, batch: Batch, task: Task, checkpoint: Path) -> dict[str, float]:
-    """One step; an error names the samples of the batch."""
-    step = trainer.step
+@contextmanager
+def _nothing_lost(trainer: Trainer, checkpoint: Path) -> Iterator[None]:
+    """Data that cannot be read or used end a training; the steps that are done are in the checkpoint then."""
     try:
-        return trainer.train_step(*batch)
+        yield
+    except OccPerceptionError:
+        if trainer.step > 0:
+            trainer.save(checkpoint)
+        raise
+
+
+def _guarded_step(trainer: Trainer, source: Iterator[Batch], task: Task, checkpoint: Path) -> None:
+    """One step with the next batch; an error names its samples."""
+    step = trainer.step
+    with _nothing_lost(trainer, checkpoint):
+        batch = next(source)
+    try:
+        trainer.train_step(*batch)
     except NotFinite as error:
         kept = f"The last good state is in {checkpoint}; " if checkpoint.is_file() else ""
         raise TrainingError(f"the loss is not finite: {error.what}; batch: {task.names(step)}", where=f"step {step}",
@@ -216,9 +223,10 @@ def _progress(console: Console) -> Progress:
                     TimeRemainingColumn(elapsed_when_finished=False), console=console)
 
 
-def _show(progress: Progress, bar: TaskID, trainer: Trainer, loss: float) -> None:
+def _show(progress: Progress, bar: TaskID, trainer: Trainer) -> None:
     rate = trainer.step * trainer.config.samples_per_step / max(trainer.elapsed_s, 1e-9)
-    progress.update(bar, completed=trainer.progress, rate=rate, description=f"step {trainer.step}  loss {loss:.3f}")
+    progress.update(bar, completed=trainer.progress, rate=rate,
+                    description=f"step {trainer.step}  loss {trainer.recent['total']:.3f}")
 
 
 class _Log:
@@ -228,7 +236,7 @@ class _Log:
         self.path = path
         self.file: TextIO | None = None
         if distributed.rank() == 0:
-            with _no_room(path):
+            with writing(path, TrainingError, ROOM):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if resumed:
                     _cut(path, step)
@@ -237,7 +245,7 @@ class _Log:
     def write(self, values: dict[str, Any]) -> None:
         """Append a line."""
         if self.file is not None:
-            with _no_room(self.path):
+            with writing(self.path, TrainingError, ROOM):
                 self.file.write(json.dumps(values) + "\n")
                 self.file.flush()
 
@@ -246,17 +254,8 @@ class _Log:
 
     def __exit__(self, *_: object) -> None:
         if self.file is not None:
-            with _no_room(self.path):
+            with writing(self.path, TrainingError, ROOM):
                 self.file.close()
-
-
-@contextmanager
-def _no_room(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise TrainingError(f"cannot be written ({error})", where=str(path),
-                            fix="Make room on the disk, then go on with --resume") from error
 
 
 def _cut(path: Path, step: int) -> None:
@@ -264,6 +263,4 @@ def _cut(path: Path, step: int) -> None:
     if not path.is_file():
         return
     lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    beside = path.with_name(f"{path.name}.tmp")
-    beside.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
-    beside.replace(path)
+    write_text(path, "".join(line for line in lines if json.loads(line)["step"] <= step))

@@ -27,6 +27,8 @@ Batch = tuple[Tensors, Tensors]
 """Inputs (the network's arguments by name) and targets (what the losses take)."""
 WEIGHTS, LOSS, OPTIMISER = "weights/", "loss/", "optimiser/"
 """Prefixes of a checkpoint's tensors, beside `NETWORK` for the average."""
+REMEMBERED = 0.98
+"""Decay of the running losses: they are means over about the last 50 steps."""
 START_ANEW = "Resume with the configuration of the first run, or name another output folder"
 
 
@@ -44,6 +46,10 @@ class Trainer:
         config: of the training; `config.to_dict()["network"]` goes into the checkpoint as the sizes of the network.
         data: by name of a split or file what identifies it, such as version and content hash.
         commit: of the code at the start.
+
+    Attributes:
+        step, elapsed_s: place in the schedule.
+        recent: the running losses, by name.
     """
 
     def __init__(self, network: nn.Module, loss: nn.Module, config: RunConfig, *,
@@ -51,6 +57,7 @@ class Trainer:
         self.config, self.device = config, distributed.own_device(config.device)
         self.data, self.commit = dict(data or {}), commit
         self.step, self.elapsed_s = 0, 0.0
+        self.recent: dict[str, float] = {}
         self.network = _channels_last(network.to(self.device))
         self.loss = loss.to(self.device)
         self.average = copy.deepcopy(self.network).eval()
@@ -97,7 +104,10 @@ class Trainer:
         self.optimiser.step()
         self.step += 1
         self._update_average()
-        return {**values, "gradient_norm": norm, "learning_rate": rate}
+        values |= {"gradient_norm": norm, "learning_rate": rate}
+        self.recent = {name: REMEMBERED * self.recent.get(name, value) + (1 - REMEMBERED) * value
+                       for name, value in values.items()}
+        return values
 
     def _here(self, tensors: Tensors) -> Tensors:
         return {name: tensor.to(self.device, non_blocking=True) for name, tensor in tensors.items()}
@@ -134,7 +144,7 @@ class Trainer:
         settings = self.config.to_dict()
         save_tensors(path, tensors, {
             "network": settings["network"], "training": settings, "step": self.step, "elapsed_s": self.elapsed_s,
-            "provenance": self.provenance(),
+            "recent": self.recent, "provenance": self.provenance(),
         })
 
     def restore(self, path: Path) -> None:
@@ -156,6 +166,7 @@ class Trainer:
         }
         self.optimiser.load_state_dict(state)
         self.step, self.elapsed_s = int(header["step"]), float(header["elapsed_s"])
+        self.recent = dict(header.get("recent", {}))  # older checkpoints have none
         self.commit = header.get("provenance", {}).get("commit") or self.commit
 
     @staticmethod

@@ -23,7 +23,7 @@ from torch.nn import functional
 from occ_perception.datasets.images import ImageDataset
 from occ_perception.datasets.sample import ImageSample
 from occ_perception.engines.manifest import sha256_of
-from occ_perception.errors import TrainingError
+from occ_perception.errors import DatasetError, TrainingError
 from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
 from occ_perception.training import distributed
 from occ_perception.training.batches import AugmentationConfig, photometric
@@ -33,9 +33,9 @@ from occ_perception.training.checkpoint import (
     load_weights,
     save_tensors,
     source_commit,
-    write_json,
 )
 from occ_perception.training.config import RunConfig
+from occ_perception.training.files import write_json
 from occ_perception.training.runner import (
     SUMMARY,
     about_split,
@@ -132,7 +132,11 @@ def class_shares(classes: NDArray[np.integer[Any]], cells: tuple[int, int], coun
 def trunk_item(
     sample: ImageSample, config: TrunkConfig, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Images [n, H, W, 3] of all cameras of a sample, flipped and changed at random, and their shares."""
+    """Images [n, H, W, 3] of all cameras of a sample, flipped and changed at random, and their shares.
+
+    Raises:
+        DatasetError: an image without classes.
+    """
     flip = -1 if rng.random() < config.augmentation.flip else 1
     images, shares = [], []
     height, width = config.network.image_size
@@ -140,6 +144,9 @@ def trunk_item(
         if image.shape[:2] != (height, width):
             image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
         images.append(photometric(image, config.augmentation, rng)[:, ::flip])
+        if camera not in sample.semantics:
+            raise DatasetError(f"the image of {camera} has no classes to learn from",
+                               where=f"{sample.scene}[{sample.index}]", fix="Label it, or leave the sample out")
         shares.append(class_shares(sample.semantics[camera][:, ::flip], config.cells, config.network.image_classes))
     return np.stack(images), np.stack(shares)
 
@@ -196,10 +203,11 @@ def pretrain_on(config: TrunkConfig, images: Images, *, data: Mapping[str, Mappi
     resumed = restored(trainer, resume)
     if resumed and finished(trainer, TRUNK, console):
         return path
-    losses = run(trainer, TrunkTask(config, images), resumed=resumed, console=console)
+    run(trainer, TrunkTask(config, images), resumed=resumed, console=console)
 
     def finish() -> Path:
-        provenance = {**trainer.provenance(), "minutes": round(trainer.elapsed_s / 60, 2), "losses": losses}
+        provenance = {**trainer.provenance(), "minutes": round(trainer.elapsed_s / 60, 2),
+                      "losses": trainer.recent}
         walkocc = cast(CoarseClasses, trainer.average).walkocc
         save_tensors(path, _parts(walkocc).state_dict(), {"network": config.network.to_dict(),
                                                           "provenance": provenance})
@@ -213,9 +221,9 @@ def pretrain_on(config: TrunkConfig, images: Images, *, data: Mapping[str, Mappi
 def trunk_table(summary: Mapping[str, Any]) -> Table:
     """What the pretraining came to, for the terminal."""
     table = Table("steps", "minutes", "divergence, nats per cell", "commonest class found %", title="trunk")
-    losses = summary["losses"]
-    table.add_row(str(summary["steps"]), f"{summary['minutes']:.1f}", f"{losses['total']:.3f}",
-                  f"{100 * losses['commonest']:.1f}")
+    losses = summary["losses"]  # empty if an old checkpoint, which has none, was all that was left to finish
+    figures = (f"{losses['total']:.3f}", f"{100 * losses['commonest']:.1f}") if losses else ("-", "-")
+    table.add_row(str(summary["steps"]), f"{summary['minutes']:.1f}", *figures)
     return table
 
 

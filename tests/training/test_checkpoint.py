@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,14 +13,16 @@ import torch
 from torch import nn
 
 from occ_perception.errors import TrainingError
+from occ_perception.training import checkpoint
 from occ_perception.training.checkpoint import (
     differences,
     load_network,
     load_tensors,
     load_weights,
     save_tensors,
-    write_json,
+    source_commit,
 )
+from occ_perception.training.files import write_json
 
 
 @contextmanager
@@ -45,6 +48,35 @@ def test_a_full_disk_leaves_the_last_file_whole_and_says_what_to_do(tmp_path: Pa
     with disk_of(10), pytest.raises(TrainingError, match="room on the disk"):
         write_json(tmp_path / "summary.json", {"text": "x" * 100})
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_json_has_a_line_per_list_of_numbers_and_no_nan_unasked(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "x.json"
+    write_json(path, {"counts": [[1, 2], [3, 4]], "text": "[ as  it is ]"})
+    assert path.read_text() == '{\n "counts": [\n  [1, 2],\n  [3, 4]\n ],\n "text": "[ as  it is ]"\n}\n'
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"x": float("nan")})
+    assert "counts" in path.read_text()
+    write_json(path, {"x": float("nan")}, allow_nan=True)
+    assert "NaN" in path.read_text()
+
+
+def test_the_commit_says_whether_the_code_was_changed_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*arguments: str) -> str:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+        return subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], capture_output=True, text=True,
+                              check=True).stdout.strip()
+
+    monkeypatch.setattr(checkpoint, "__file__", str(tmp_path / "code.py"))
+    assert source_commit() is None
+    git("init", "-q")
+    (tmp_path / "code.py").write_text("x = 1\n")
+    git("add", "code.py")
+    git("commit", "-q", "-m", "first")
+    (tmp_path / "new.py").write_text("not git's")
+    assert source_commit() == git("rev-parse", "HEAD")
+    (tmp_path / "code.py").write_text("x = 2\n")
+    assert source_commit() == git("rev-parse", "HEAD") + "-dirty"
 
 
 def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:

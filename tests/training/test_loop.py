@@ -18,12 +18,12 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 from occ_perception.datasets.sample import ImageSample, Sample
-from occ_perception.errors import ConfigurationError, TrainingError
+from occ_perception.errors import ConfigurationError, DatasetError, TrainingError
 from occ_perception.geometry import VoxelGridSpec
 from occ_perception.networks.walkocc import WalkOccConfig
 from occ_perception.training import checkpoint, loop
 from occ_perception.training.batches import NO_AUGMENTATION
-from occ_perception.training.checkpoint import load_network, load_tensors
+from occ_perception.training.checkpoint import load_network, load_tensors, save_tensors
 from occ_perception.training.evaluate import OnGrid, evaluate, network_predictor
 from occ_perception.training.loop import (
     CHECKPOINT,
@@ -249,8 +249,61 @@ def test_hybrid_batches_hold_paired_samples_first_and_depend_on_seed_and_step_al
 
 
 def test_extra_images_are_evenly_spread_over_each_split(image_samples: Sequence[ImageSample]) -> None:
-    picked = Picked([(image_samples, 2), (image_samples[:3], 1), (image_samples[:1], 9)])
+    picked = Picked({"a": (image_samples, 2), "b": (image_samples[:3], 1), "c": (image_samples[:1], 1)})
     assert [picked[i].index for i in range(len(picked))] == [11, 13, 11, 10]
+    assert len(Picked({"all": (image_samples, 4)})) == 4
+
+
+def test_more_images_than_a_split_has_are_refused(image_samples: Sequence[ImageSample]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Picked({"night": (image_samples, 5), "day": (image_samples, 4), "bodies": (image_samples[:1], 9)})
+    assert caught.value.faults == ["night has 4 samples, 5 are asked for", "bodies has 1 samples, 9 are asked for"]
+
+
+class Breaking(list[Sample]):
+    """Samples of which every read fails after some."""
+
+    def __init__(self, samples: Sequence[Sample], after: int) -> None:
+        super().__init__(samples)
+        self.left = after + len(samples)  # the class weights read all of them first
+
+    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
+        self.left -= 1
+        if self.left < 0:
+            raise DatasetError("cannot be read", where="007.npz")
+        return super().__getitem__(index)
+
+
+def test_a_broken_file_ends_a_training_but_loses_no_step(config: TrainingConfig, samples: Sequence[Sample]) -> None:
+    with pytest.raises(DatasetError, match=r"007\.npz: cannot be read"):
+        train_on(config, Breaking(samples, after=6), samples[:1], console=QUIET)
+    assert load_tensors(config.output / CHECKPOINT)[1]["step"] == 3
+    assert train_on(config, samples, samples[:1], resume=True, console=QUIET)["steps"] == 6
+
+
+def test_a_broken_file_of_the_validation_loses_no_step_either(
+    config: TrainingConfig, samples: Sequence[Sample]
+) -> None:
+    with pytest.raises(DatasetError, match=r"007\.npz"):
+        train_on(config, samples, Breaking(samples[:1], after=-1), console=QUIET)
+    assert load_tensors(config.output / CHECKPOINT)[1]["step"] == config.validate_every
+
+
+def test_a_training_that_ended_before_its_summary_is_finished_with_its_losses(
+    config: TrainingConfig, samples: Sequence[Sample]
+) -> None:
+    first = train_on(config, samples, samples[:1], console=QUIET)
+    assert first["losses"]["total"] > 0
+    for name in (SUMMARY, MODEL):
+        (config.output / name).unlink()
+    again = train_on(config, samples, samples[:1], resume=True, console=QUIET)
+    assert again["losses"] == first["losses"]
+    assert (config.output / MODEL).is_file()
+    tensors, header = load_tensors(config.output / CHECKPOINT)
+    del header["recent"]  # as checkpoints were
+    save_tensors(config.output / CHECKPOINT, tensors, header)
+    (config.output / SUMMARY).unlink()
+    assert train_on(config, samples, samples[:1], resume=True, console=QUIET)["losses"] == {}
 
 
 def test_hybrid_training_learns_and_is_told_in_the_summary(

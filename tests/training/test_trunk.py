@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from occ_perception.datasets.sample import ImageSample, Sample
-from occ_perception.errors import ConfigurationError, TrainingError
+from occ_perception.errors import ConfigurationError, DatasetError, TrainingError
 from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
 from occ_perception.training.batches import NO_AUGMENTATION
 from occ_perception.training.checkpoint import NETWORK, load_tensors, load_weights, part, save_tensors
@@ -166,6 +166,26 @@ def test_interrupted_and_resumed_pretraining_equals_uninterrupted(
     said = io.StringIO()
     assert pretrain_on(broken, image_samples, resume=True, console=Console(file=said)) == resumed
     assert "is finished: 8 steps" in said.getvalue()
+
+
+def test_a_pretraining_that_ended_before_its_trunk_is_finished_with_its_losses(
+    config: TrunkConfig, image_samples: Sequence[ImageSample]
+) -> None:
+    path = pretrain_on(config, image_samples, console=QUIET)
+    losses = json.loads((config.output / SUMMARY).read_text())["losses"]
+    path.unlink()
+    pretrain_on(config, image_samples, resume=True, console=QUIET)
+    assert json.loads((config.output / SUMMARY).read_text())["losses"] == losses
+    tensors, header = load_tensors(config.output / CHECKPOINT)
+    del header["recent"]  # as checkpoints were
+    save_tensors(config.output / CHECKPOINT, tensors, header)
+    path.unlink()
+    assert pretrain_on(config, image_samples, resume=True, console=QUIET).is_file()
+
+
+def test_an_image_without_classes_is_named(config: TrunkConfig, image_samples: Sequence[ImageSample]) -> None:
+    with pytest.raises(DatasetError, match=r"flat\[10\]: the image of eye has no classes"):
+        trunk_item(replace(image_samples[0], semantics={}), config, np.random.default_rng(0))
 
 
 def test_configuration_lists_its_faults(config: TrunkConfig) -> None:

@@ -7,12 +7,14 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from occ_perception.errors import ConfigurationError, OccPerceptionError
@@ -23,22 +25,32 @@ from occ_perception.training.experiments.report import terminal, write_report
 from occ_perception.training.experiments.runs import Folders, Run, Runs
 from occ_perception.training.experiments.scale import SCALES, Scale, get_scale
 from occ_perception.training.experiments.tables import TableSpec, get_tables
+from occ_perception.training.loop import TrainingConfig
 from occ_perception.training.runner import Interrupted
 
+SIGNAL_STATUS = 128
+"""A shell adds the signal's number to it."""
+TIME_OVER_STATUS = 75
+"""`EX_TEMPFAIL` of sysexits.h: nothing is wrong, repeat the command."""
 RIGS = Path(__file__).resolve().parents[3] / "calibration"
+USUAL = Path("data/sim")
+"""Where data that nobody names would lie."""
 ScaleName = Enum("ScaleName", {name: name for name in SCALES}, type=str)  # type: ignore[misc]
 
 
 def main(
     experiment: Annotated[str, typer.Argument(help="walkocc/table1 to table7, walkocc/lidar or walkocc/all")],
     scale: Annotated[ScaleName, typer.Option(help="how large: smoke runs everything in a minute and tells nothing")],
-    data: Annotated[Path, typer.Option(help="folder of the simulated splits; missing ones are made")],
+    data: Annotated[Path | None, typer.Option(
+        help="folder of the simulated splits; missing ones are made; needed to make runs")] = None,
     results: Annotated[Path, typer.Option(help="folder of the results, which are kept")] = Path("experiments"),
     work: Annotated[Path | None, typer.Option(help="checkpoints and models (default: beside DATA)")] = None,
     small: Annotated[Path | None, typer.Option(help="shrunk splits (default: beside DATA)")] = None,
     rigs: Annotated[Path, typer.Option(help="rigs that missing splits are simulated with")] = RIGS,
     seeds: Annotated[str | None, typer.Option(help="these seeds of every row, by commas, instead of its own")] = None,
     threads: Annotated[int, typer.Option(min=1, help="threads of torch")] = 2,
+    loaders: Annotated[int, typer.Option(
+        min=1, help="threads that make batches ahead; a GPU needs several")] = TrainingConfig.loaders,
     max_minutes: Annotated[float | None, typer.Option(min=0.01, help="stop then; to go on, repeat the command")] = None,
     show: Annotated[bool, typer.Option("--list", help="list the runs: done, in progress, missing; make none")] = False,
     report_only: Annotated[bool, typer.Option("--report-only", help="write tables from what is done")] = False,
@@ -46,50 +58,68 @@ def main(
     """Make what is missing of an experiment and write its tables; what is done is not made again."""
     console = Console()
     try:
-        run_experiment(experiment, scale.value, data, results=results, work=work, small=small, rigs=rigs,
-                       seeds=None if seeds is None else _numbers(seeds), threads=threads, max_minutes=max_minutes,
-                       show=show, report_only=report_only, console=console)
+        made = run_experiment(
+            experiment, scale.value, data, results=results, work=work, small=small, rigs=rigs,
+            seeds=None if seeds is None else _numbers(seeds), threads=threads, loaders=loaders,
+            max_minutes=max_minutes, show=show, report_only=report_only, console=console)
     except (Interrupted, KeyboardInterrupt) as error:
         console.print("stopped; the same command goes on from here")
-        raise typer.Exit(128 + signal.SIGINT) from error
+        number = error.number if isinstance(error, Interrupted) else signal.SIGINT
+        raise typer.Exit(SIGNAL_STATUS + number) from error
     except OccPerceptionError as error:
-        console.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
+    if made.time_is_over:
+        raise typer.Exit(TIME_OVER_STATUS)
+
+
+@dataclass(frozen=True)
+class Made:
+    """The files that were written, and whether the time was over before all runs were done."""
+
+    files: list[Path]
+    time_is_over: bool = False
 
 
 def run_experiment(
-    experiment: str, scale_name: str, data: Path, *, results: Path, work: Path | None = None, small: Path | None = None,
-    rigs: Path = RIGS, seeds: Sequence[int] | None = None, threads: int = 2, max_minutes: float | None = None,
-    show: bool = False, report_only: bool = False, console: Console | None = None,
-) -> list[Path]:
+    experiment: str, scale_name: str, data: Path | None, *, results: Path, work: Path | None = None,
+    small: Path | None = None, rigs: Path = RIGS, seeds: Sequence[int] | None = None, threads: int = 2,
+    loaders: int = TrainingConfig.loaders, max_minutes: float | None = None, show: bool = False,
+    report_only: bool = False, console: Console | None = None,
+) -> Made:
     """Make the missing runs of an experiment and write its tables; see `main` for the arguments.
 
-    Returns:
-        The files that were written.
-
     Raises:
-        ConfigurationError: there is no such experiment or scale.
-        DatasetError, TrainingError: data that do not fit the results, or a training that cannot go on.
+        ConfigurationError: there is no such experiment or scale, or no data are named to make runs with.
+        DatasetError, TrainingError: data that do not fit the results, a training that cannot go on, or a full disk.
+        Interrupted, KeyboardInterrupt: a signal came.
     """
     console = console or Console()
     specs, scale = get_tables(experiment), get_scale(scale_name)
+    making = not report_only and not show
+    if making and data is None:
+        raise ConfigurationError(["is needed to make runs"], where="--data",
+                                 fix="Name the folder of the simulated splits, or add --report-only or --list")
+    data = data or USUAL
     kept = results / "walkocc" / scale.name
     working = (work or data.parent / "work") / scale.name
     made_up = scale.scenes is not None  # too few scenes to be mixed up with the real splits
     folders = DataFolders(scale, working / "sim" if made_up else data,
                           working / "small" if made_up else small or data.parent / "small", kept / "data.json")
-    runs = Runs(scale, folders, Folders(kept, working, rigs), console, threads)
+    runs = Runs(scale, folders, Folders(kept, working, rigs), console, threads, loaders)
     wanted = _in_order(specs, scale, seeds)
-    if not report_only and not show:
+    time_is_over = False
+    if making:
         with _deadline(max_minutes, console) as passed:
             _make(runs, wanted, passed, console)
-    if show or not report_only:
+        time_is_over = passed.is_set() and any(runs.result(run) is None for run in wanted)
+    if show or making:
         console.print(_overview(runs, wanted))
     if show:
-        return []
+        return Made([])
     command = f"occ-perception experiment {experiment} --scale {scale.name}" + (
         "" if seeds is None else f" --seeds {','.join(map(str, seeds))}")
-    return _write_tables(runs, specs, seeds, kept, command, console)
+    return Made(_write_tables(runs, specs, seeds, kept, command, console), time_is_over)
 
 
 def _make(runs: Runs, wanted: Sequence[Run], passed: threading.Event, console: Console) -> None:

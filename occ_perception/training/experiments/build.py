@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from occ_perception.metrics import Interval, Resampled, interval, ratio
+from occ_perception.training.checkpoint import DIRTY
 from occ_perception.training.experiments.rows import ROWS, Row, get_row
 from occ_perception.training.experiments.runs import Result, Run
 from occ_perception.training.experiments.scale import Scale
@@ -160,5 +161,9 @@ def _warnings(used: Sequence[Result]) -> list[str]:
     """What makes the runs of a table less comparable than they should be."""
     trunks = {identity["sha256"] for result in used for identity in result["data"].values() if "sha256" in identity}
     warnings = ["The runs do not start from one and the same trunk file."] if len(trunks) > 1 else []
-    steps = {result["steps"] for result in used}
-    return warnings + (["The runs took different numbers of steps."] if len(steps) > 1 else [])
+    alike = {"steps": "The runs took different numbers of steps.",
+             "commit": "The runs were made by different commits of the code.",
+             "torch": "The runs were made with different versions of torch."}
+    warnings += [text for key, text in alike.items() if len({result.get(key) for result in used}) > 1]
+    changed = any(str(result.get("commit")).endswith(DIRTY) for result in used)
+    return warnings + (["Some runs were made by code that was changed since its commit."] if changed else [])

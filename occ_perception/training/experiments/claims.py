@@ -13,6 +13,9 @@ from typing import IO, Any
 
 from rich.console import Console
 
+from occ_perception.datasets.files import writing
+from occ_perception.errors import TrainingError
+
 
 class ClaimedError(Exception):
     """Somebody else is at it; `holder` says who."""
@@ -34,16 +37,17 @@ def claim(path: Path, console: Console, *, wait: bool = False) -> Iterator[None]
 
     Raises:
         ClaimedError: another process holds it.
+        TrainingError: the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = _locked(path, console, wait)
+    with writing(path, TrainingError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _locked(path, console, wait)
     try:
         if stale := file.read().strip():
             console.print(f"stale claim of {_holder(stale)} taken over: {path.name}", highlight=False)
-        file.seek(0)
-        file.truncate()
-        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-        file.flush()
+        with writing(path, TrainingError):
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
         yield
     finally:
         path.unlink(missing_ok=True)
@@ -51,15 +55,20 @@ def claim(path: Path, console: Console, *, wait: bool = False) -> Iterator[None]
 
 
 def holder_of(path: Path) -> str | None:
-    """Who holds the lock file at `path`, or None."""
+    """Who holds the lock file at `path`, or None, as the file says: asking for the lock would keep others from it.
+
+    Of another machine no one here knows whether its process still lives.
+    """
     try:
-        with path.open("r") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
+        text = path.read_text()
+        about = json.loads(text)
+        if about["host"] == socket.gethostname():
+            os.kill(about["pid"], 0)
+    except (FileNotFoundError, ProcessLookupError, ValueError, KeyError, TypeError):
         return None
-    except BlockingIOError:
-        return _holder(path.read_text())
-    return None
+    except PermissionError:
+        pass  # somebody else's, and alive
+    return _holder(text)
 
 
 def _locked(path: Path, console: Console, wait: bool) -> IO[Any]:

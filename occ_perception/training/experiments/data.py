@@ -13,9 +13,9 @@ from rich.console import Console
 from occ_perception.datasets.scene_folder import read_yaml
 from occ_perception.datasets.shrink import shrink
 from occ_perception.errors import DatasetError
-from occ_perception.training.experiments.files import write_json
 from occ_perception.training.experiments.rows import TRUTH_CELL_M, Need
 from occ_perception.training.experiments.scale import Scale
+from occ_perception.training.files import write_json
 
 Identity = dict[str, Any]
 """Version, content hash and number of frames of a split, and the content hash of what it was shrunk from."""

@@ -12,10 +12,11 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from occ_perception.metrics import Interval
+from occ_perception.training.checkpoint import DIRTY
 from occ_perception.training.experiments.build import Compared, Table
-from occ_perception.training.experiments.files import write_bytes, write_json, write_text
 from occ_perception.training.experiments.picture import draw_table, encoded
 from occ_perception.training.experiments.tables import FAMILY, Column
+from occ_perception.training.files import write_bytes, write_json, write_text
 
 DASH = "–"
 _HOW = ("Ours with 95 % intervals of a paired bootstrap over scenes and seeds; `better` and `worse` where the interval "
@@ -147,8 +148,12 @@ def _splits(table: Table) -> str:
 
 def _runs(table: Table) -> str:
     return _grid(["run", "steps", "minutes", "commit"], [
-        [f"`{run['name']}-{run['key'][:8]}`", str(run["steps"]), f"{run['minutes']:.1f}", f"`{str(run['commit'])[:8]}`"]
-        for run in table.used]) if table.used else ""
+        [f"`{run['name']}-{run['key'][:8]}`", str(run["steps"]), f"{run['minutes']:.1f}",
+         f"`{_short(str(run['commit']))}`"] for run in table.used]) if table.used else ""
+
+
+def _short(commit: str) -> str:
+    return commit[:8] + DIRTY * commit.endswith(DIRTY)
 
 
 def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

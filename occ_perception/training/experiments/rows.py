@@ -74,13 +74,13 @@ class Row:
         return LossConfig(**{name: weight if name in self.losses else 0.0 for name, weight in weights.items()})
 
     def training(self, scale: Scale, seed: int, *, data: Path, output: Path, trunk: Path | None,
-                 threads: int = 2) -> TrainingConfig:
+                 threads: int = 2, loaders: int = TrainingConfig.loaders) -> TrainingConfig:
         """The training of one seed."""
         images = {split: max(1, round(share * scale.images)) for split, share in self.images.items()}
         return TrainingConfig(
             data=data, output=output, trunk=trunk, network=self.network(scale), steps=scale.steps,
             batch_size=scale.batch_size, learning_rate=scale.learning_rate, seed=seed, bfloat16=scale.bfloat16,
-            device=scale.device, threads=threads, checkpoint_minutes=scale.checkpoint_minutes,
+            device=scale.device, threads=threads, loaders=loaders, checkpoint_minutes=scale.checkpoint_minutes,
             validate_every=scale.steps + 1, calibration_samples=scale.calibration_samples, loss=self.loss(),
             extra_images=images, images_per_batch=scale.images_per_batch if images else 0,
             rays=scale.rays if self.loss().consistency > 0 else 0,

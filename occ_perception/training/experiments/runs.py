@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -21,15 +20,16 @@ from rich.console import Console
 from rich.progress import Progress
 
 from occ_perception.datasets import SimulatedDataset
-from occ_perception.errors import DatasetError
+from occ_perception.datasets.files import new_file
+from occ_perception.errors import DatasetError, TrainingError
 from occ_perception.training.checkpoint import differences, load_network
 from occ_perception.training.evaluate import network_predictor
 from occ_perception.training.experiments.claims import claim, holder_of
 from occ_perception.training.experiments.data import DataFolders
-from occ_perception.training.experiments.files import write_json
 from occ_perception.training.experiments.rows import PATHS, WITH_LIDAR, Need, Row
 from occ_perception.training.experiments.scale import Scale
 from occ_perception.training.experiments.scoring import score_split
+from occ_perception.training.files import ROOM, write_json
 from occ_perception.training.loop import MODEL, TrainingConfig, train
 from occ_perception.training.trunk import TrunkConfig, pretrain
 
@@ -73,11 +73,13 @@ class Runs:
         folders: `results` holds `runs/`, `work` checkpoints, models and claims.
         console: for progress.
         threads: of torch, and processes that simulate.
+        loaders: threads that make batches ahead.
     """
 
-    def __init__(self, scale: Scale, data: DataFolders, folders: Folders, console: Console, threads: int = 2) -> None:
+    def __init__(self, scale: Scale, data: DataFolders, folders: Folders, console: Console, threads: int = 2,
+                 loaders: int = TrainingConfig.loaders) -> None:
         self.scale, self.data, self.folders = scale, data, folders
-        self.console, self.threads = console, threads
+        self.console, self.threads, self.loaders = console, threads, loaders
 
     def key(self, run: Run) -> str | None:
         """What identifies a run, 64 hexadecimal digits; None while its data have never been made."""
@@ -153,6 +155,7 @@ class Runs:
         Raises:
             ClaimedError: another process is at it.
             Interrupted: a signal came; the training's state is in its checkpoint.
+            DatasetError, TrainingError: broken data, a training that cannot go on, or a full disk.
         """
         path = self.path(run)
         if path is None:
@@ -162,7 +165,8 @@ class Runs:
                 return done
             output = self.folders.work / "runs" / path.stem
             config = run.row.training(self.scale, run.seed, data=self.data.root(run.row.cells(self.scale)),
-                                      output=output, trunk=self.ensure_trunk(), threads=self.threads)
+                                      output=output, trunk=self.ensure_trunk(), threads=self.threads,
+                                      loaders=self.loaders)
             earlier = self.recorded(run) if (output / MODEL).is_file() else None  # scores of one model alone
             summary = train(config, resume=True, console=self.console)
             result = earlier or self._new_result(run, summary)
@@ -211,7 +215,8 @@ class Runs:
         scale = self.scale
         return TrunkConfig(data=self.data.root(self._trunk_need[1]), output=output, network=scale.network,
                            steps=scale.trunk_steps, batch_size=2 * scale.batch_size, bfloat16=scale.bfloat16,
-                           device=scale.device, threads=self.threads, checkpoint_minutes=scale.checkpoint_minutes)
+                           device=scale.device, threads=self.threads, loaders=self.loaders,
+                           checkpoint_minutes=scale.checkpoint_minutes)
 
     @property
     def _trunk_need(self) -> Need:
@@ -254,7 +259,5 @@ def _digest(content: Any) -> str:
 
 
 def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f"{target.name}.tmp{os.getpid()}")
-    shutil.copyfile(source, beside)
-    os.replace(beside, target)
+    with new_file(target, TrainingError, ROOM) as beside:
+        shutil.copyfile(source, beside)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,6 +28,8 @@ Scores = dict[str, Any]
     standing          [4] the same if only what stands is an obstacle
     true_navigation, true_standing    the same of the robot's true paths
     waypoints         [2] sum of mean waypoint errors in metres, and number of paths
+
+A predicted path with a number that is not finite is skipped: it is in none of these counts of paths but the true ones.
 """
 
 STANDING = replace(SIDEWALK, name=f"{SIDEWALK.name} standing", obstacles=SIDEWALK.obstacles - SIDEWALK.things)
@@ -64,7 +67,9 @@ class _Scene:
             return
         for name, rates in self.paths.items():
             rates.update(sample.waypoints_m if name.startswith("true_") else waypoints_m, sample.labels)
-        self.errors_m.append(float(np.linalg.norm(waypoints_m - sample.waypoints_m, axis=-1).mean()))
+        error_m = float(np.linalg.norm(waypoints_m - sample.waypoints_m, axis=-1).mean())
+        if math.isfinite(error_m):
+            self.errors_m.append(error_m)
 
 
 def score_split(predict: Predictor, samples: SimulatedDataset, grid: VoxelGridSpec, *, voxels: bool = True,

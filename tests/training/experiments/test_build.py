@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,46 @@ def by_method(run: Run, split: str) -> float:
     """A plain IoU per method, half of it by night; seeds differ by a hundredth, alike for all methods."""
     return IOU.get(run.row.name, 0.2) * (0.5 if split.startswith("night") else 1.0) + 0.01 * (run.seed - 1)
 
+
+# Table 1 of the paper, by its own order of columns.
+PAPER_CLASSES = ("road", "sidewalk", "crosswalk", "grass", "wall", "trees", "vehicle", "cyclist", "animal", "obstacle",
+                 "person", "curb", "gutter")
+PAPER_TABLE1 = {
+    "monoscene": (23.08, 8.42, 10.30, 39.80, 19.64, 9.04, 6.32, 4.06, 1.96, 0.16, 0.0, 1.40, 0.74, 3.46, 4.12),
+    "flashocc": (27.17, 14.23, 21.12, 35.46, 24.37, 21.58, 16.38, 10.24, 14.12, 3.27, 0.14, 6.76, 8.82, 10.64, 12.04),
+    "walkocc": (30.02, 16.46, 23.55, 38.11, 27.61, 25.40, 17.41, 9.84, 18.74, 4.15, 0.21, 7.53, 14.59, 12.87, 13.96),
+}
+# Table 5: mIoU and IoU, put in place.
+PAPER_TABLE5 = {"occupancy_only": (14.09, 24.54), "flashocc": (14.23, 27.17), "semantics": (15.71, 29.09),
+                "walkocc_paired": (16.32, 29.87), "walkocc": (16.46, 30.02)}
+
+
+def test_every_figure_of_table_1_stands_in_the_column_of_its_class(invent: Invent) -> None:
+    table = build_table(TABLES["table1"], CPU, lambda run: invent(run, by_method))
+    for line in table.lines:
+        miou = 100 * IOU[line.key]
+        expected = {"iou": 1.2 * miou, "miou": miou,
+                    **{name: (0.7 + 0.05 * place) * miou for place, name in enumerate(PAPER_CLASSES)}}
+        assert {name: cell.value for name, cell in line.cells.items()} == pytest.approx(expected)
+        if line.key in PAPER_TABLE1:
+            assert line.paper == dict(zip(("iou", "miou", *PAPER_CLASSES), PAPER_TABLE1[line.key], strict=True))
+
+
+def test_every_figure_of_table_5_stands_in_its_column(invent: Invent) -> None:
+    table = build_table(TABLES["table5"], CPU, lambda run: invent(run, by_method))
+    assert {line.key: (line.paper["miou"], line.paper["iou"]) for line in table.lines} == PAPER_TABLE5
+    ours = {line.key: (line.cells["miou"].value, line.cells["iou"].value) for line in table.lines}
+    expected = {key: 100 * IOU.get(key, 0.2) - 1 for key in PAPER_TABLE5}  # seed 0
+    assert ours == {key: pytest.approx((miou, 1.2 * miou)) for key, miou in expected.items()}
+    steps = [(c.column.name, round(c.paper_points, 2)) for c in table.comparisons]
+    assert steps == [("miou", 0.14), ("iou", 2.63), ("miou", 1.48), ("iou", 1.92), ("miou", 0.61), ("iou", 0.78),
+                     ("miou", 0.14), ("iou", 0.15)]
+
+
+def test_pixels_are_not_voxels(invent: Invent) -> None:
+    line = build_table(TABLES["table2"], CPU, lambda run: invent(run, by_method)).lines[1]
+    assert {name: cell.value for name, cell in line.cells.items()} == pytest.approx(
+        {"pixel_accuracy": 27, "pixel_miou": 24, "voxel_miou": 30, "voxel_iou": 36})
 
 
 def test_scores_gains_and_the_papers_figures_stand_side_by_side(invent: Invent) -> None:
@@ -71,7 +112,10 @@ def test_lower_rates_are_better(invent: Invent) -> None:
     table = build_table(TABLES["table4"], CPU, lambda run: invent(run, by_method))
     without, occupancy, truth = table.lines
     assert truth.cells["collision"].value == pytest.approx(1)
-    assert truth.cells["standing"].value == 0
+    assert truth.cells["grass"].value == pytest.approx(0.2)
+    assert truth.cells["lane"].value == pytest.approx(98)
+    assert truth.cells["standing"].value == pytest.approx(0.4)
+    assert occupancy.cells["grass"].value == pytest.approx(0.3)
     assert occupancy.cells["standing"].value == pytest.approx(0.5)
     assert math.isnan(truth.cells["error_m"].value)
     assert without.cells["collision"].value == pytest.approx(4)
@@ -122,12 +166,24 @@ def test_one_network_with_and_without_its_lidar_is_two_lines(invent: Invent) -> 
     assert len(table.used) == 2
 
 
-def test_runs_of_several_trunks_or_lengths_are_pointed_out(invent: Invent) -> None:
+@pytest.mark.parametrize(("change", "warning"), [
+    ({"steps": 601}, "different numbers of steps"), ({"commit": "dead"}, "different commits"),
+    ({"torch": "2.1"}, "different versions of torch"), ({"data": {"trunk": {"sha256": "two"}}}, "same trunk file"),
+])
+def test_runs_that_were_not_made_alike_are_pointed_out(
+    invent: Invent, change: dict[str, Any], warning: str
+) -> None:
     def find(run: Run) -> Result:
-        return {**invent(run, by_method, str(run.seed)), "steps": 600 + run.seed}
+        return {**invent(run, by_method), **(change if run.seed == 1 else {})}
 
-    assert len(build_table(TABLES["table1"], CPU, find).warnings) == 2
+    (said,) = build_table(TABLES["table1"], CPU, find).warnings
+    assert warning in said
     assert build_table(TABLES["table5"], CPU, find).warnings == ()
+
+
+def test_code_that_was_changed_since_its_commit_is_pointed_out(invent: Invent) -> None:
+    table = build_table(TABLES["table5"], CPU, lambda run: {**invent(run, by_method), "commit": "c0ffee-dirty"})
+    assert table.warnings == ("Some runs were made by code that was changed since its commit.",)
 
 
 def test_every_table_can_be_built_and_names_only_columns_it_has(invent: Invent) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from occ_perception.errors import TrainingError
 from occ_perception.training.experiments.claims import ClaimedError, claim, holder_of
 
 HOLD = """
@@ -66,6 +67,27 @@ def test_the_claim_of_a_killed_process_is_taken_over_and_told(tmp_path: Path, he
         assert f"stale claim of process {other.pid}" in said(heard)
         assert str(os.getpid()) in str(holder_of(path))
     assert not path.exists()
+
+
+def test_looking_for_the_holder_never_takes_the_lock(
+    tmp_path: Path, heard: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run.lock"
+    with claim(path, heard):
+        with monkeypatch.context() as patch:
+            patch.setattr("fcntl.flock", lambda *_: pytest.fail("the lock is asked for"))
+            assert holder_of(path) == f"process {os.getpid()} on {socket.gethostname()}"
+        path.write_text('{"pid": 7, "host": "elsewhere"}')
+        assert holder_of(path) == "process 7 on elsewhere"
+        path.write_text("")  # claimed, not yet signed
+        assert holder_of(path) is None
+
+
+def test_a_claim_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path, heard: Console) -> None:
+    (tmp_path / "claims").write_text("no folder")
+    with pytest.raises(TrainingError, match=r"run\.lock: cannot be written"), \
+            claim(tmp_path / "claims" / "run.lock", heard):
+        pass
 
 
 def test_who_waits_gets_the_claim_when_its_holder_is_done(tmp_path: Path, heard: Console) -> None:

@@ -46,6 +46,15 @@ def test_the_page_tells_command_data_runs_and_what_is_missing(tmp_path: Path, in
     assert values["comparisons"][0]["verdict"] == "undecided"
 
 
+def test_a_short_commit_still_says_that_the_code_was_changed(tmp_path: Path, invent: Invent) -> None:
+    def dirty(run: Run) -> Result:
+        return {**invent(run, lambda run, split: 0.2), "commit": "c0ffee" * 6 + "-dirty"}
+
+    page = write_report(build_table(TABLES["table5"], CPU, dirty), tmp_path, "x")[0].read_text()
+    assert "`c0ffeec0-dirty`" in page
+    assert "**Attention:** Some runs" in page
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_every_table_is_drawn_with_ours_beside_the_papers(tmp_path: Path, invent: Invent, name: str) -> None:
     table = build_table(TABLES[name], CPU, find(invent))

@@ -27,6 +27,8 @@ def test_every_row_can_be_configured_at_every_scale_with_equal_budgets(row: Row,
         assert getattr(config, field) == getattr(base, field)
     encoder = ("image_size", "resnet_layers", "stem_channels", "stage_channels", "neck_channels", "first_stage")
     assert [getattr(config.network, name) for name in encoder] == [getattr(base.network, name) for name in encoder]
+    parallel = row.training(scale, 0, data=HERE, output=HERE, trunk=None, loaders=5)
+    assert replace(parallel, loaders=config.loaders) == config
 
 
 @pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)

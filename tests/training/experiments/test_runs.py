@@ -15,7 +15,7 @@ from rich.console import Console
 
 from occ_perception.errors import DatasetError
 from occ_perception.training.experiments import runs as runs_module
-from occ_perception.training.experiments.__main__ import RIGS, run_experiment
+from occ_perception.training.experiments.__main__ import RIGS, Made, run_experiment
 from occ_perception.training.experiments.claims import claim
 from occ_perception.training.experiments.data import DataFolders
 from occ_perception.training.experiments.rows import ROWS
@@ -35,6 +35,9 @@ class Place:
         self.console = Console(file=io.StringIO(), width=160)
 
     def run(self, experiment: str, **options: Any) -> list[Path]:
+        return self.made(experiment, **options).files
+
+    def made(self, experiment: str, **options: Any) -> Made:
         return run_experiment(experiment, "smoke", self.root / "sim", results=self.results, threads=1,
                               console=self.console, **options)
 
@@ -107,7 +110,7 @@ def test_a_run_holds_all_its_evaluations_by_scene(made: Place) -> None:
 @pytest.mark.usefixtures("untrained")
 def test_what_is_done_is_not_made_again_and_gives_the_same_table(place: Place) -> None:
     before = json.loads((place.kept / "table1.json").read_text())
-    place.run("walkocc/table1")
+    assert not place.made("walkocc/table1", max_minutes=60.0).time_is_over
     assert json.loads((place.kept / "table1.json").read_text()) == before
 
 
@@ -162,9 +165,10 @@ def test_a_claimed_run_is_left_to_its_holder(place: Place, monkeypatch: pytest.M
 def test_when_the_time_is_over_work_stops_and_the_table_shows_what_is_missing(
         place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs_module, "train", lambda *_, **__: threading.Event().wait(60))  # until interrupted
-    written = place.run("walkocc/table5", max_minutes=0.02)
+    made = place.made("walkocc/table5", max_minutes=0.02)
+    assert made.time_is_over
     assert "time is over" in place.said()
-    assert json.loads(written[1].read_text())["missing"] == ["occupancy_only-s0", "semantics-s0"]
+    assert json.loads(made.files[1].read_text())["missing"] == ["occupancy_only-s0", "semantics-s0"]
     assert not list(place.work.rglob("*.lock"))
 
 
@@ -196,6 +200,9 @@ def test_keys_depend_on_configuration_seed_data_and_trunk_but_not_on_where_or_ho
     first = key(run)
     assert first == key(run)
     assert first == key(run, checkpoint_minutes=9.0, expected_minutes=3.0, device="cuda")
+    parallel = made.runs()
+    parallel.threads, parallel.loaders = 3, 5
+    assert first == parallel.key(run)
     others = [key(Run(ROWS["walkocc"], 1)), key(run, steps=7), key(run, learning_rate=1e-3), key(run, trunk_steps=5),
               key(Run(ROWS["walkocc_paired"], 0))]
     assert len({first, *others}) == 6

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
@@ -98,6 +99,20 @@ def test_pixels_compare_projected_labels_with_the_image(samples: Sequence[Sample
     assert (pixels[:, 0, 0] > 0).all()
     assert np.asarray(nothing)[:, 0].sum() == 0
     np.testing.assert_array_equal(np.asarray(nothing)[:, 1, 0], pixels[:, 1, 0])
+
+
+def test_a_path_that_is_not_finite_is_skipped_and_can_be_written(samples: Sequence[Sample]) -> None:
+    def astray(sample: Sample) -> Prediction:
+        waypoints_m = np.array(sample.waypoints_m if sample.waypoints_m is not None else np.zeros((10, 2)), np.float32)
+        if sample.index == 1:
+            waypoints_m[3, 0] = np.nan
+        return sample.labels, waypoints_m
+
+    scores = score(astray, samples, samples[0].spec)
+    assert scores["waypoints"] == [[0.0, 1], [0.0, 1]]
+    assert [paths[0] for paths in scores["navigation"]] == [1, 1]
+    assert [paths[0] for paths in scores["true_navigation"]] == [2, 1]
+    json.dumps(scores, allow_nan=False)
 
 
 def test_progress_is_told_sample_by_sample(samples: Sequence[Sample]) -> None:
