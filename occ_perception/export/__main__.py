@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from occ_perception.errors import OccPerceptionError
 from occ_perception.export.build import ExportSettings, export_model
@@ -32,7 +33,7 @@ def main(
     try:
         manifest = export_model(checkpoint, out, settings, tell=lambda line: console.print(line, highlight=False))
     except OccPerceptionError as error:
-        console.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     size_mb = sum(manifest.path(name).stat().st_size for name in manifest.variants) / 1e6
     console.print(f"{manifest.model_id}: {size_mb:.1f} MB in {out}", highlight=False)

@@ -170,7 +170,7 @@ def _write_graphs(
 def _training_record(
     checkpoint: Path, provenance: dict[str, Any], settings: ExportSettings, parity: Parity
 ) -> TrainingRecord:
-    """Where the weights come from; paths of the machine are left out."""
+    """Where the weights come from, with all data by name: 2D-only splits and the trunk too; no paths of the machine."""
     trained_on = provenance.get("data", {}).get(settings.train_split, {})
     configuration = {key: value for key, value in provenance.get("training", {}).items()
                      if key not in ("data", "output", "network", "trunk")}
@@ -184,7 +184,8 @@ def _training_record(
         checkpoint_sha256=sha256_of(checkpoint),
         settings=json.loads(json.dumps({
             **configuration,
-            **{key: provenance[key] for key in ("samples", "minutes", "class_offsets") if key in provenance},
+            **{key: provenance[key] for key in ("data", "samples", "image_samples", "minutes", "class_offsets")
+               if key in provenance},
             "parity": asdict(parity),
         })),
     )

@@ -38,8 +38,9 @@ class Parity:
     def require(self) -> None:
         """Raise EngineError unless floats agree to 1e-4 and 99.9 % of the labels are equal."""
         faults = []
-        if max(self.margin_error, self.waypoint_error_m) > FLOAT_TOLERANCE:
-            faults.append(f"floats differ by {max(self.margin_error, self.waypoint_error_m):.2g}")
+        largest = _larger(self.margin_error, self.waypoint_error_m)
+        if not largest <= FLOAT_TOLERANCE:
+            faults.append(f"floats differ by {largest:.2g}")
         if self.equal_labels < EQUAL_LABELS:
             faults.append(f"only {100 * self.equal_labels:.3f} % of the labels are equal")
         if self.confidence_error > 1:
@@ -66,13 +67,18 @@ def measure_parity(network: WalkOcc, model: Path, inputs: Iterable[Feeds]) -> Pa
         logits = occupancy[0].double()
         expected = (logits - logits[:1]).permute(2, 3, 0, 1).numpy()
         expected_confidence = (255 * (1 - logits.softmax(0)[0])).round().numpy().astype(int)
-        margin_error = max(margin_error, _error(margins, expected))
-        waypoint_error = max(waypoint_error, _error(waypoints, expected_waypoints[0].numpy()))
+        margin_error = _larger(margin_error, _error(margins, expected))
+        waypoint_error = _larger(waypoint_error, _error(waypoints, expected_waypoints[0].numpy()))
         confidence_error = max(confidence_error, int(np.abs(confidence - expected_confidence).max()))
         equal += int((labels == occupancy[0].argmax(0).numpy()).sum())
         cells += labels.size
         frames += 1
     return Parity(frames, margin_error, waypoint_error, equal / cells, confidence_error)
+
+
+def _larger(a: float, b: float) -> float:
+    """The larger of two numbers; of one that is none, that: `max` may lose it."""
+    return float(np.maximum(a, b))
 
 
 def _error(found: np.ndarray, expected: np.ndarray) -> float:

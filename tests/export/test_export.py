@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,8 @@ from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
 from occ_perception.training.checkpoint import save_network
 
 pytestmark = pytest.mark.torch
+ALSO_LEARNED = {"images_night": {"version": "7", "content_hash": "hash of night", "samples": 480},
+                "trunk.safetensors": {"sha256": "ab12", "steps": 400}}
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +146,8 @@ def test_other_weights_fail_the_parity_with_the_difference(network: WalkOcc, gra
 
 @pytest.mark.parametrize(
     ("values", "says"),
-    [((1, 0.0, 0.0, 0.99, 0), "99.000 %"), ((1, 0.0, 2e-4, 1.0, 0), "floats"), ((1, 0.0, 0.0, 1.0, 2), "confidence")],
+    [((1, 0.0, 0.0, 0.99, 0), "99.000 %"), ((1, 0.0, 2e-4, 1.0, 0), "floats"), ((1, 0.0, 0.0, 1.0, 2), "confidence"),
+     ((1, 0.0, math.nan, 1.0, 0), "floats differ by nan"), ((1, math.nan, 0.0, 1.0, 0), "floats differ by nan")],
 )
 def test_parity_is_refused_by_each_of_its_limits(values: tuple[Any, ...], says: str) -> None:
     with pytest.raises(EngineError, match=says):
@@ -201,7 +205,8 @@ def test_a_samples_points_come_back_from_the_frame_of_the_lidar(first_sample: Sa
 
 def save(network: WalkOcc, path: Path) -> Path:
     provenance = {
-        "data": {"train": {"version": "7", "content_hash": "hash of train", "samples": 3}}, "seed": 5, "steps": 11,
+        "data": {"train": {"version": "7", "content_hash": "hash of train", "samples": 3}, **ALSO_LEARNED},
+        "seed": 5, "steps": 11,
         "commit": "0123abc",
         "minutes": 2.0, "training": {"batch_size": 4, "data": "/some/machine", "output": "/some/machine"},
     }
@@ -231,6 +236,7 @@ def test_a_model_folder_says_what_it_holds(
     assert (manifest.training.steps, manifest.training.seed, manifest.training.data_version) == (11, 5, "7")
     assert (manifest.training.data_hash, manifest.training.commit) == ("hash of train", "0123abc")
     assert "/some/machine" not in (out / "manifest.yaml").read_text()
+    assert {name: manifest.training.settings["data"][name] for name in ALSO_LEARNED} == ALSO_LEARNED
     assert {(score.variant, score.split, score.frames) for score in manifest.scores} == {
         (variant, "test", 2) for variant in ("prior", "int8", "fp32")
     }
