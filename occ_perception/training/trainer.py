@@ -98,7 +98,7 @@ class Trainer:
         distributed.average_gradients(self.parameters)
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip))
         means = distributed.average(torch.stack([value.detach().float() for value in losses.values()]))
-        values = dict(zip(losses, means.tolist(), strict=True))
+        values: dict[str, float] = dict(zip(losses, means.tolist(), strict=True))
         if not math.isfinite(values["total"]) or not math.isfinite(norm):
             raise NotFinite(f"losses {values}, gradient norm {norm}", where=f"step {self.step}")
         self.optimiser.step()
