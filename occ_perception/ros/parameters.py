@@ -66,8 +66,8 @@ PARAMETERS: dict[str, Declared] = {
     "allow_cpu": Declared(True, "Run on the CPU where the device asked for cannot be had, instead of refusing."),
     "threads": Declared(0, "Threads of one operator on the CPU; 0 takes one per core.", 0, 256),
     "anchor_camera": Declared("", "Camera whose stamps the results carry. Empty: the first one of the rig."),
-    "lidars": Declared([AUTO], "LiDARs of the rig to subscribe to and deskew with each frame. ['auto'] takes all of "
-                               "them where the model reads LiDAR ranges and none elsewhere; [''] takes none."),
+    "lidars": Declared([AUTO], "LiDARs of the rig to subscribe to and deskew with each frame, for a model that reads "
+                               "LiDAR ranges. ['auto'] takes all of them where it does, else none; [''] takes none."),
     "lidar_max_age_ms": Declared(
         300.0, "Oldest scan that a frame is answered with: two sweeps and the transport, or more. LiDARs are never "
                "waited for.", 0.0, 5_000.0),

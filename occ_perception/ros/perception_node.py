@@ -122,28 +122,31 @@ class PerceptionNode(LifecycleNode):
                   for name in [anchor] if name not in cameras]
         faults += [f"lidars: {name!r} is not in the rig, which has {lidars}"
                    for name in parameters.lidars or () if name not in lidars]
+        if parameters.lidars and not manifest.takes_ranges:
+            faults.append(f"lidars: {manifest.model_id} reads no LiDAR ranges; say ['auto'] or ['']")
         faults += [f"tasks: {task!r} is not answered by {manifest.model_id}, which answers {', '.join(manifest.tasks)}"
                    for task in parameters.tasks if task not in manifest.tasks]
         path_check = PathCheckSettings(
             parameters.footprint_radius_m or rig.footprint_radius_m, parameters.safety_distance_m,
             parameters.path_ceiling_m, parameters.off_limits)
-        if "trajectory" in manifest.tasks:
-            faults += path_check.misfits(manifest.output_grid.spec(), get_taxonomy(manifest.taxonomy))
+        if "trajectory" in parameters.tasks:
+            misfits = path_check.misfits(manifest.output_grid.spec(), get_taxonomy(manifest.taxonomy))
+            faults += [f"path_{fault}" if fault.startswith("ceiling_m") else fault for fault in misfits]  # our name
         if faults:
             raise ConfigurationError(faults, where=self.get_fully_qualified_name())
         engine = load_engine(
             manifest, backend=parameters.backend, device=parameters.device, variant=parameters.variant,
             allow_cpu=parameters.allow_cpu, threads=parameters.threads)
-        pipeline = OccupancyPipeline(engine, manifest, rig, path_check)
+        pipeline = OccupancyPipeline(
+            engine, manifest, rig, path_check, tasks=parameters.tasks, lidars=parameters.lidars)
         pipeline.warm_up()
-        chosen = pipeline.lidars if parameters.lidars is None else parameters.lidars
         encoder = MessageEncoder(make, base_frame=rig.base_frame, odom_frame=rig.odom_frame,
                                  grid_frame=parameters.grid_frame)
         outputs = Outputs(
             self, encoder, parameters.tasks, manifest.taxonomy, confidence=parameters.publish_confidence,
             standard=parameters.publish_standard, broadcast_tf=parameters.broadcast_tf,
             incompatible=self._note_incompatible_reader)
-        return _Configured(parameters, rig, anchor, chosen, engine.describe(), pipeline, encoder, outputs)
+        return _Configured(parameters, rig, anchor, pipeline.lidars, engine.describe(), pipeline, encoder, outputs)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and begin to answer."""

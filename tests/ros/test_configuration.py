@@ -67,19 +67,25 @@ def test_what_does_not_fit_the_grid_or_the_taxonomy_of_the_model_is_listed_at_on
     message = failure(make_node(footprint_radius_m=0.3, path_ceiling_m=-3.0, off_limits=["road", "lava"],
                                 anchor_camera="rear"))
     for fault in ("anchor_camera: 'rear'", "off_limits: 'lava' is no ground of sidewalk14",
-                  "footprint_radius_m: a footprint of 0.3 m", "ceiling_m: no cell", "4 faults"):
+                  "footprint_radius_m: a footprint of 0.3 m", "path_ceiling_m: no cell", "4 faults"):
         assert fault in message
+    node = make_node("no_paths", path_ceiling_m=-3.0, tasks=["occupancy"])
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
 
 
 def test_lidars_follow_the_rig_where_the_model_reads_them_unless_they_are_named(
     make_node: Any, ranging_model_folder: Path
 ) -> None:
     reads = str(ranging_model_folder)
-    for parameters, heard in (({}, ()), ({"lidars": ["top"]}, ("top",)), ({"model": reads}, ("top",)),
-                              ({"model": reads, "lidars": [""]}, ())):
+    for parameters, heard in (({}, ()), ({"lidars": [""]}, ()), ({"model": reads}, ("top",)),
+                              ({"model": reads, "lidars": ["top"]}, ("top",)), ({"model": reads, "lidars": [""]}, ())):
         node = make_node(**parameters)
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         assert node._made.lidars == heard
+
+
+def test_a_lidar_for_a_model_that_reads_none_is_a_fault(make_node: Any) -> None:
+    assert "lidars: tiny@1 reads no LiDAR ranges" in failure(make_node(lidars=["top"]))
 
 
 def test_a_model_whose_file_changed_is_refused(make_node: Any, model_folder: Path, tmp_path: Path) -> None:
