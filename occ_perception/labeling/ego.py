@@ -253,7 +253,7 @@ def _start(first: Odometry, imu: ImuSamples, settings: EgoSettings) -> tuple[Arr
     x, sigma = np.zeros(STATES), np.zeros(STATES)
     x[POSITION], x[5] = first.T_odom_base[:3, 3], se3.yaw_of(first.T_odom_base)
     if len(imu.stamps_ns):
-        fx, fy, fz = imu.force_mps2[imu.stamps_ns <= imu.stamps_ns[0] + 500_000_000].mean(axis=0)
+        fx, fy, fz = np.median(imu.force_mps2[imu.stamps_ns <= imu.stamps_ns[0] + 500_000_000], axis=0)
         x[3], x[4] = math.atan2(fy, fz), math.atan2(-fx, math.hypot(fy, fz))
     sigma[POSITION], sigma[ANGLES], sigma[VELOCITY], sigma[RATE] = 1e-4, (0.1, 0.1, 1e-4), 1.0, 0.5
     sigma[GYRO_BIAS], sigma[FORCE_BIAS] = settings.gyro_bias_radps, settings.force_bias_mps2
@@ -314,7 +314,9 @@ def _felt(x: Array, angular: Array, force: Array, settings: EgoSettings) -> Meas
     H[3:, 4] = GRAVITY_MPS2 * np.array([-cp, -sr * sp, -cr * sp])
     H[3:, VELOCITY], H[3:, RATE] = _skew(w), -_skew(v)
     H[3:5, FORCE_BIAS] = np.eye(2)
-    shaken = settings.force_mps2 + settings.motion_force_mps2 * min(float(np.linalg.norm(v)), 1.0)
+    # a knock, such as a kerb's, shows as a force that is not gravity's size: by so much it is trusted less
+    knocked = abs(float(np.linalg.norm(force)) - GRAVITY_MPS2)
+    shaken = settings.force_mps2 + settings.motion_force_mps2 * min(float(np.linalg.norm(v)), 1.0) + knocked
     sigma = np.array([settings.gyro_radps] * 3 + [shaken] * 3)
     return np.concatenate([angular - w - x[GYRO_BIAS], force - expected]), H, sigma
 

@@ -93,6 +93,13 @@ def test_smoothing_brings_the_tilt_nearer(drive: RobotTrack, drifting: tuple[lis
     np.testing.assert_allclose(filtered.T_world_base[-1], smoothed.T_world_base[-1], atol=1e-12)
 
 
+def test_knocks_do_not_tilt_it(drive: RobotTrack, feel: Feel) -> None:
+    wheels, imu = feel(drive, PERFECT, 0)
+    imu.force_mps2[[0, 1, 900, 901, 1500]] += [25.0, -8.0, 3.0]
+    ego = estimate_ego(wheels[:800], imu, T_BASE_IMU, smooth=False)
+    assert np.abs(errors_of(drive, ego)[1][:, :2]).max() < 0.05
+
+
 def test_a_standing_robot_shows_the_bias_of_its_gyroscope(make_still: Callable[[], RobotTrack], feel: Feel) -> None:
     wheels, imu = feel(make_still(), replace(MotionErrors(), gyro_bias_radps=0.008), 4)
     ego = estimate_ego(wheels, imu, T_BASE_IMU)
