@@ -148,7 +148,10 @@ def _deadline(minutes: float | None, console: Console) -> Iterator[threading.Eve
 
     timer = threading.Timer(60 * (minutes or 0.0), interrupt)
     timer.daemon = True
+    before = signal.getsignal(signal.SIGINT)
     if minutes is not None:
+        if before is signal.SIG_IGN:  # what a shell script gives to what it starts in the background
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         timer.start()
     try:
         yield passed
@@ -157,6 +160,7 @@ def _deadline(minutes: float | None, console: Console) -> Iterator[threading.Eve
             raise
     finally:
         timer.cancel()
+        signal.signal(signal.SIGINT, before)
     if passed.is_set():
         console.print("The time is over; the same command goes on from here.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import signal
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -80,7 +81,8 @@ def test_tables_1_and_4_come_from_nothing_with_small_results_from_one_trunk(made
     for name in ("table1", "table4"):
         assert all((made.kept / f"{name}{suffix}").stat().st_size > 500 for suffix in (".md", ".json", ".png"))
         table = json.loads((made.kept / f"{name}.json").read_text())
-        assert (table["missing"], table["warnings"]) == ([], [])
+        assert table["missing"] == []
+        assert [text for text in table["warnings"] if "changed since its commit" not in text] == []  # as in this tree
         assert all(row["ours"][score][0] is not None for row in table["rows"]
                    for score in ("iou", "collision") if score in row["ours"])
     results = [json.loads(path.read_text()) for path in (made.kept / "runs").iterdir()]
@@ -162,8 +164,11 @@ def test_a_claimed_run_is_left_to_its_holder(place: Place, monkeypatch: pytest.M
     assert json.loads(written[1].read_text())["missing"] == ["trajectory_only-s0"]
 
 
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN], ids=["terminal", "background"])
 def test_when_the_time_is_over_work_stops_and_the_table_shows_what_is_missing(
-        place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+        place: Place, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, handler: Any) -> None:
+    before = signal.signal(signal.SIGINT, handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     monkeypatch.setattr(runs_module, "train", lambda *_, **__: threading.Event().wait(60))  # until interrupted
     made = place.made("walkocc/table5", max_minutes=0.02)
     assert made.time_is_over
