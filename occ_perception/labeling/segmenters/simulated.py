@@ -204,7 +204,7 @@ def _moved_borders(truth: Classes, labelled: NDArray[np.bool_], errors: Simulate
     for _ in range(4):
         found = _moved(truth, size_px * waves)
         found = np.where(found == OCCLUSION, truth, found)  # the rim of the lens is known and never spills over
-        wrong = np.count_nonzero((found != truth) & labelled)
+        wrong = int(np.count_nonzero((found != truth) & labelled))  # a NumPy 2 integer would make the shifts float64
         if wrong <= errors.border_share * wanted:
             return found
         size_px *= 0.9 * errors.border_share * wanted / wrong
