@@ -70,6 +70,9 @@ def walkocc(
     threads: Threads = TrainingConfig.threads, loaders: Loaders = TrainingConfig.loaders,
     bfloat16: Bfloat16 = TrainingConfig.bfloat16,
     validate_every: Annotated[int, typer.Option(help="steps between validations")] = TrainingConfig.validate_every,
+    calibration_samples: Annotated[int, typer.Option(
+        help="validation samples that the decision is calibrated on; rare classes need all")
+    ] = TrainingConfig.calibration_samples,
     checkpoint_minutes: CheckpointMinutes = TrainingConfig.checkpoint_minutes, resume: Resume = False,
 ) -> None:
     """Train WalkOCC on the train split, validate on val."""
@@ -80,7 +83,7 @@ def walkocc(
             loss=LossConfig(consistency=consistency), trunk=trunk, learning_rate=learning_rate,
             schedule=cast(Schedule, schedule), seed=seed, device=device,
             threads=threads, loaders=loaders, bfloat16=bfloat16, validate_every=validate_every,
-            checkpoint_minutes=checkpoint_minutes,
+            calibration_samples=calibration_samples, checkpoint_minutes=checkpoint_minutes,
         )
         train(config, resume=resume, console=console)
 
