@@ -21,7 +21,7 @@ from occ_perception.calibration import Rig
 from occ_perception.errors import ConfigurationError, DatasetError, ShapeError
 from occ_perception.geometry import VoxelGridSpec, se3
 from occ_perception.geometry.lens import jit
-from occ_perception.geometry.raycast import _walk
+from occ_perception.geometry.raycast import walk_ray
 from occ_perception.taxonomy import FREE, OCCUPIED, SIDEWALK, UNKNOWN, Taxonomy
 
 _FOREIGN = -1  # number of no class
@@ -286,7 +286,7 @@ def _cross(opaque: Any, ox: float, oy: float, oz: float, ends: Any, seen: Any) -
         dx, dy, dz = ends[i, 0] - ox, ends[i, 1] - oy, ends[i, 2] - oz
         length = math.sqrt(dx * dx + dy * dy + dz * dz)
         if length > 1e-9:
-            _walk(opaque, ox, oy, oz, dx / length, dy / length, dz / length, length, seen, True)
+            walk_ray(opaque, ox, oy, oz, dx / length, dy / length, dz / length, length, seen, True)
 
 
 def scan_labels(points_m: NDArray[np.float32], labels: NDArray[np.uint8], spec: VoxelGridSpec,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from occ_perception.geometry.grid import VoxelGridSpec
 from occ_perception.geometry.lens import jit
-from occ_perception.geometry.raycast import _walk
+from occ_perception.geometry.raycast import walk_ray
 
 
 @jit
@@ -24,7 +24,7 @@ def _see_through(points: Any, origins: Any, point_sensor: Any, minimum: Any, cel
         dz = (points[i, 2] - minimum[2]) / cell[2] - oz
         length = math.sqrt(dx * dx + dy * dy + dz * dz)
         if margin < length < math.inf:
-            _walk(opaque, ox, oy, oz, dx / length, dy / length, dz / length, length - margin, seen, True)
+            walk_ray(opaque, ox, oy, oz, dx / length, dy / length, dz / length, length - margin, seen, True)
     for i in range(len(points)):  # where a ray ends is no way through, whatever other rays graze it
         x, y, z = ((points[i, 0] - minimum[0]) / cell[0], (points[i, 1] - minimum[1]) / cell[1],
                    (points[i, 2] - minimum[2]) / cell[2])
