@@ -75,11 +75,31 @@ def draw_ground(image: Image, camera: MountedCamera, spec: VoxelGridSpec, *,
             line = np.full((count, 3), height_m)
             line[:, along] = np.linspace(low[along], high[along], count)
             line[:, across] = offset
-            pixels, valid = camera.camera.project(se3.apply(T_camera_grid, line))
             thick = 3 if across == 1 and abs(offset) < 1e-9 else 1
-            for piece in _runs(valid):
-                cv2.polylines(canvas, [np.rint(pixels[piece]).astype(np.int32)], False, LATTICE_RGB, thick, cv2.LINE_AA)
+            _draw_line(canvas, camera, se3.apply(T_camera_grid, line), LATTICE_RGB, thick)
     return canvas
+
+
+def draw_box(image: Image, camera: MountedCamera, T_base_box: NDArray[np.float64], size_m: ArrayLike,
+             rgb: tuple[int, int, int]) -> Image:
+    """Draw the edges of a box, whose centre is at `T_base_box` and whose sides [3] lie along its axes, in metres."""
+    canvas, half = image.copy(), np.asarray(size_m, float) / 2
+    T_camera_box = se3.invert(camera.T_base_camera) @ T_base_box
+    for axis in range(3):
+        count = max(2, round(2 * half[axis] / _LATTICE_STEP_M))
+        for corner in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
+            edge = np.insert(np.tile(corner * np.delete(half, axis), (count, 1)), axis,
+                             np.linspace(-half[axis], half[axis], count), axis=1)
+            _draw_line(canvas, camera, se3.apply(T_camera_box, edge), rgb, 1)
+    return canvas
+
+
+def _draw_line(canvas: Image, camera: MountedCamera, in_camera_m: NDArray[np.float64], rgb: tuple[int, int, int],
+               thickness_px: int) -> None:
+    """A line through near points [N, 3] of the camera's frame, where it is in view."""
+    pixels, valid = camera.camera.project(in_camera_m)
+    for piece in _runs(valid):
+        cv2.polylines(canvas, [np.rint(pixels[piece]).astype(np.int32)], False, rgb, thickness_px, cv2.LINE_AA)
 
 
 def _runs(valid: NDArray[np.bool_]) -> list[slice]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -77,15 +78,33 @@ def _tiled(images: list[NDArray[np.uint8]]) -> Picture:
 
 def sheet(panels: Panels, width: int = 1500) -> Picture:
     """All panels on one white sheet with captions and the legend of the classes."""
-    gap = 16
     keys = {ERRORS: ERROR_COLOURS} | ({PREDICTION: WAYPOINT_COLOURS} if panels.score.path in CHECKED else {})
-    rows = [_row(dict(list(panels.wide.items())[i:i + 2]), width, gap, keys) for i in range(0, len(panels.wide), 2)]
+    rows = [dict(list(panels.wide.items())[i:i + 2]) for i in range(0, len(panels.wide), 2)]
     if len(panels.maps) == 3:
-        rows.append(_row(panels.maps, width, gap, keys))
-    return np.vstack([np.full((gap, width, 3), 255, np.uint8), *rows, _legend(panels.taxonomy, width, gap)])
+        rows.append(panels.maps)
+    return arrange(rows, class_colours(panels.taxonomy), width=width, keys=keys)
 
 
-def _row(pictures: dict[str, Picture], width: int, gap: int, keys: dict[str, dict[str, Colour]]) -> Picture:
+def arrange(rows: Sequence[Mapping[str, Picture]], legend: Mapping[str, Colour], *, width: int = 1500,
+            keys: Mapping[str, Mapping[str, Colour]] | None = None) -> Picture:
+    """Rows of pictures on one white sheet.
+
+    Args:
+        rows: pictures by caption, from the top; those of a row become equally high.
+        legend: colours by name, below all.
+        keys: by caption, colours by name that belong to one picture only.
+    """
+    gap = 16
+    drawn = [_row(row, width, gap, keys or {}) for row in rows]
+    return np.vstack([np.full((gap, width, 3), 255, np.uint8), *drawn, _legend(legend, width, gap)])
+
+
+def class_colours(taxonomy: Taxonomy) -> dict[str, Colour]:
+    """Colours of all classes but free."""
+    return dict(list(zip(taxonomy.classes, taxonomy.colours, strict=True))[1:])
+
+
+def _row(pictures: Mapping[str, Picture], width: int, gap: int, keys: Mapping[str, Mapping[str, Colour]]) -> Picture:
     """Pictures side by side at one height, so that together they fill the width."""
     inner = width - gap * (len(pictures) + 1)
     height = int(inner / sum(p.shape[1] / p.shape[0] for p in pictures.values()))
@@ -102,9 +121,9 @@ def _row(pictures: dict[str, Picture], width: int, gap: int, keys: dict[str, dic
     return strip
 
 
-def _key(strip: Picture, colours: dict[str, Colour], right: int, top: int) -> None:
+def _key(strip: Picture, colours: Mapping[str, Colour], right: int, top: int) -> None:
     """What the colours of a picture mean, ending at `right`."""
-    for name, colour in reversed(colours.items()):
+    for name, colour in reversed(list(colours.items())):
         (text_width, _), _ = cv2.getTextSize(name, cv2.FONT_HERSHEY_DUPLEX, 0.45, 1)
         right -= text_width
         _write(strip, name, (right, top + 11), 0.45)
@@ -113,11 +132,12 @@ def _key(strip: Picture, colours: dict[str, Colour], right: int, top: int) -> No
         right -= 12
 
 
-def _legend(taxonomy: Taxonomy, width: int, gap: int) -> Picture:
+def _legend(colours: Mapping[str, Colour], width: int, gap: int) -> Picture:
     strip = np.full((40, width, 3), 255, np.uint8)
-    step = (width - 2 * gap) // (len(taxonomy) - 1)
-    for i, (name, colour) in enumerate(list(zip(taxonomy.classes, taxonomy.colours, strict=True))[1:]):
-        left = gap + i * step
+    wide = [30 + cv2.getTextSize(name, cv2.FONT_HERSHEY_DUPLEX, 0.48, 1)[0][0] for name in colours]
+    between = (width - 2 * gap - sum(wide)) / max(len(colours) - 1, 1)
+    for i, (name, colour) in enumerate(colours.items()):
+        left = round(gap + sum(wide[:i]) + i * between)
         cv2.rectangle(strip, (left, 9), (left + 16, 25), colour, cv2.FILLED)
         cv2.rectangle(strip, (left, 9), (left + 16, 25), (120, 120, 120), 1)
         _write(strip, name, (left + 22, 23), 0.48)

@@ -250,8 +250,13 @@ def _upright(top_down: Picture, spec: VoxelGridSpec, pixels_per_cell: int,
 def overlay_labels(image: Picture, labels: NDArray[np.uint8], spec: VoxelGridSpec, camera: Camera,
                    T_grid_camera: NDArray[np.float64], palette: NDArray[np.uint8], opacity: float = 0.55) -> Picture:
     """The camera image with the voxels that its rays meet painted over it."""
-    seen = project_labels(labels, spec, camera, T_grid_camera)
-    met = seen != FREE
+    return paint_labels(image, project_labels(labels, spec, camera, T_grid_camera), palette, opacity)
+
+
+def paint_labels(image: Picture, labels: NDArray[np.uint8], palette: NDArray[np.uint8], opacity: float = 0.55
+                 ) -> Picture:
+    """An image with the colours of its pixels' labels [H, W] laid over it; pixels of label 0 stay as they are."""
+    painted = labels != FREE
     blended = image.astype(np.float32)
-    blended[met] = (1 - opacity) * blended[met] + opacity * palette[seen[met]]
+    blended[painted] = (1 - opacity) * blended[painted] + opacity * palette[labels[painted]]
     return blended.astype(np.uint8)

@@ -93,3 +93,14 @@ def test_tiles_stand_side_by_side(count, shape):
     if count == 3:
         assert sheet[60, 30, 0] == 30
         assert not sheet[60, 90].any()
+
+
+def test_the_edges_of_a_box_span_its_silhouette():
+    box = se3.make(np.eye(3), (10.0, 0.0, 1.0))
+    image = overlay.draw_box(BLACK, CAMERA, box, (2.0, 4.0, 2.0), RED)
+    u, v = np.array(sorted(painted(image))).T
+    near = 100 / 9  # pixels per metre at the face towards the camera
+    assert (u.min(), u.max()) == pytest.approx((60 - 2 * near, 60 + 2 * near), abs=1.5)
+    assert (v.min(), v.max()) == pytest.approx((40 - near, 40 + near), abs=1.5)
+    assert not image[36:45, 45:55].any()  # edges only
+    assert not overlay.draw_box(BLACK, CAMERA, se3.make(np.eye(3), (-10.0, 0.0, 1.0)), (2.0, 4.0, 2.0), RED).any()
