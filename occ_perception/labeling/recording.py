@@ -54,6 +54,7 @@ class Survey:
         stamps_ns: by camera and LiDAR, rising, corrected by the rig's offsets.
         rows: which of the sensor's messages each stamp belongs to.
         drops: messages left out, by reason (`DROPS`).
+        ahead_ns: how far stamps run ahead of the bag's clock (median).
     """
 
     span: Span
@@ -62,13 +63,15 @@ class Survey:
     stamps_ns: Mapping[str, Stamps]
     rows: Mapping[str, NDArray[np.int64]]
     drops: Counter[str]
+    ahead_ns: int
 
 
-def survey(reader: BagReader, rig: Rig, topics: Mapping[str, str] | None = None) -> Survey:
+def survey(reader: BagReader, rig: Rig, topics: Mapping[str, str] | None = None, logged: Span | None = None) -> Survey:
     """Read the motion of a drive and the stamps of its images and scans.
 
     Args:
         topics: by sensor of the rig, `odometry` or `imu`, instead of the default ones.
+        logged: only messages of these log times are read.
 
     Raises:
         RecordingError: a camera's topic is missing, the bag holds no odometry, or it is damaged.
@@ -81,7 +84,7 @@ def survey(reader: BagReader, rig: Rig, topics: Mapping[str, str] | None = None)
     felt: list[NDArray[np.float64]] = []
     seen: dict[str, list[tuple[int, int]]] = {sensor: [] for sensor in (*(name for name, _ in found.values()), IMU)}
     drops: Counter[str] = Counter()
-    for topic, log_ns, message in reader.messages([*found, *([imu_topic] if imu_topic else [])]):
+    for topic, log_ns, message in reader.messages([*found, *([imu_topic] if imu_topic else [])], **_log_times(logged)):
         sensor, kind = found.get(topic, (IMU, "imu"))
         try:
             if kind == "odometry":
@@ -95,6 +98,7 @@ def survey(reader: BagReader, rig: Rig, topics: Mapping[str, str] | None = None)
     offsets_s = {camera.name: camera.time_offset_s for camera in rig.cameras}
     offsets_s |= {lidar.name: lidar.time_offset_s for lidar in rig.lidars}
     offsets_s[IMU] = rig.imu.time_offset_s if rig.imu is not None else 0.0
+    ahead_ns = int(np.median([stamp - log_ns for pairs in seen.values() for stamp, log_ns in pairs] or [0]))
     stamps, rows = {}, {}
     for sensor, pairs in seen.items():
         stamps[sensor], rows[sensor] = _rising(np.array(pairs, np.int64).reshape(-1, 2), drops)
@@ -105,7 +109,7 @@ def survey(reader: BagReader, rig: Rig, topics: Mapping[str, str] | None = None)
     ends = [end for each in stamps.values() if len(each) for end in (int(each[0]), int(each[-1]))]
     stamps.pop(odometry)
     return Survey(Span(min(ends, default=0), max(ends, default=0)), [wheels[row] for row in rows[odometry]],
-                  imu.rotated(rig.imu.T_base_imu) if rig.imu is not None else imu, stamps, rows, drops)
+                  imu.rotated(rig.imu.T_base_imu) if rig.imu is not None else imu, stamps, rows, drops, ahead_ns)
 
 
 class Recording:
@@ -117,19 +121,21 @@ class Recording:
         settings: what makes a scene.
         ego: what the filter of poses assumes.
         topics: by sensor of the rig, `odometry` or `imu`, instead of the default ones.
+        logged: log times to which reading is confined, from `logged_around`: enough for `clip`.
 
     Raises:
         RecordingError: missing, damaged, without odometry, or without a camera of the rig.
     """
 
     def __init__(self, path: str | Path, rig: Rig, settings: ClipSettings | None = None, *,
-                 ego: EgoSettings | None = None, topics: Mapping[str, str] | None = None) -> None:
-        self.path, self.rig = Path(path), rig
+                 ego: EgoSettings | None = None, topics: Mapping[str, str] | None = None,
+                 logged: Span | None = None) -> None:
+        self.path, self.rig, self._logged = Path(path), rig, logged
         self.name = self.path.stem if self.path.is_file() else self.path.name
         self._settings, self._ego, self._topics = settings or ClipSettings(), ego, dict(topics or {})
         self._reader = BagReader(path)
         try:
-            self.survey = survey(self._reader, rig, topics)
+            self.survey = survey(self._reader, rig, topics, logged)
         except BaseException:
             self._reader.close()
             raise
@@ -159,13 +165,25 @@ class Recording:
         Raises:
             RecordingError: a part of the bag cannot be read.
         """
-        wanted = {name: span for name, span in self.scenes.items() if names is None or name in names}
+        yield from self._clips({name: span for name, span in self.scenes.items() if names is None or name in names})
+
+    def clip(self, name: str, span: Span) -> Clip:
+        """One scene that was found before, when the whole bag was open; without frames if none can be used."""
+        return next(self._clips({name: span}), Clip(name=name, rig=self.rig, frames=[]))
+
+    def logged_around(self, span: Span) -> Span:
+        """Log times between which everything lies that a scene needs."""
+        margin_ns = _MARGIN_NS + _CLOCK_NS
+        return Span(span.start_ns - self.survey.ahead_ns - margin_ns, span.end_ns - self.survey.ahead_ns + margin_ns)
+
+    def _clips(self, wanted: Mapping[str, Span]) -> Iterator[Clip]:
         waiting = [_Scene(name, span, self._keyframes(span)) for name, span in wanted.items()]
         takers: dict[tuple[str, int], list[_Scene]] = {}
         for scene in waiting:
             for key in scene.missing:
                 takers.setdefault(key, []).append(scene)
-        events = sensor_events(self._reader, self.rig, {k: v for k, v in self._topics.items() if k != IMU})
+        events = sensor_events(self._reader, self.rig, {k: v for k, v in self._topics.items() if k != IMU},
+                               **_log_times(self._logged))
         counts: Counter[str] = Counter()
         for event in events if waiting else ():
             key = (event.sensor, counts[event.sensor])
@@ -273,6 +291,10 @@ def _topics(reader: BagReader, rig: Rig, topics: Mapping[str, str] | None) -> tu
         imu = named.pop(IMU, IMU_TOPIC if IMU_TOPIC in reader.topics else None)
         reader.require([imu] if imu else [])
     return sensor_topics(reader, rig, named), imu
+
+
+def _log_times(logged: Span | None) -> dict[str, int]:
+    return {} if logged is None else {"start_ns": logged.start_ns, "end_ns": logged.end_ns}
 
 
 def _decode_imu(message: Any) -> Array:

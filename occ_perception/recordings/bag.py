@@ -76,8 +76,13 @@ class BagReader:
         """Time from the first to the last message."""
         return max(0, self._reader.duration - 1)
 
-    def raw_messages(self, topics: Collection[str] | None = None) -> Iterator[tuple[str, int, str, bytes]]:
+    def raw_messages(self, topics: Collection[str] | None = None, *, start_ns: int | None = None,
+                     end_ns: int | None = None) -> Iterator[tuple[str, int, str, bytes]]:
         """(topic, log time in ns, type, CDR bytes) in order of log time, of the given topics or of all.
+
+        Args:
+            start_ns, end_ns: log times between which messages are read, the end not included; parts of an MCAP file
+                that hold none of them are passed over.
 
         Raises:
             RecordingError: a topic is not in the bag, or a part of the bag cannot be read.
@@ -86,20 +91,21 @@ class BagReader:
         if not connections:
             return
         try:
-            for connection, time_ns, data in self._reader.messages(connections):
+            for connection, time_ns, data in self._reader.messages(connections, start_ns, end_ns):
                 yield connection.topic, time_ns, connection.msgtype, data
         except Exception as error:  # damaged chunks surface only here, as errors of several libraries
             raise _damaged(self.path, error) from error
 
-    def messages(self, topics: Collection[str] | None = None) -> Iterator[tuple[str, int, Any]]:
-        """(topic, log time in ns, message) in order of log time, of the given topics or of all.
+    def messages(self, topics: Collection[str] | None = None, *, start_ns: int | None = None,
+                 end_ns: int | None = None) -> Iterator[tuple[str, int, Any]]:
+        """(topic, log time in ns, message) in order of log time; arguments as of `raw_messages`.
 
         Raises:
             RecordingError: as `raw_messages`, or a message does not fit its type.
         """
         store = typestore()
         self._learn_types(self._connections(topics))
-        for topic, time_ns, type_name, data in self.raw_messages(topics):
+        for topic, time_ns, type_name, data in self.raw_messages(topics, start_ns=start_ns, end_ns=end_ns):
             try:
                 message = store.deserialize_cdr(data, type_name)
             except Exception as error:

@@ -88,9 +88,15 @@ def sensor_topics(reader: BagReader, rig: Rig, topics: Mapping[str, str] | None 
     return found
 
 
-def sensor_events(reader: BagReader, rig: Rig, topics: Mapping[str, str] | None = None) -> Iterator[SensorEvent]:
-    """The rig's sensors as recorded, in order of log time. Arguments and errors as `sensor_topics`."""
+def sensor_events(reader: BagReader, rig: Rig, topics: Mapping[str, str] | None = None, *,
+                  start_ns: int | None = None, end_ns: int | None = None) -> Iterator[SensorEvent]:
+    """The rig's sensors as recorded, in order of log time. Arguments and errors as `sensor_topics`.
+
+    Args:
+        start_ns, end_ns: as of `BagReader.raw_messages`.
+    """
     found = sensor_topics(reader, rig, topics)
     return (
-        SensorEvent(*found[topic], stamp_ns(message.header), message) for topic, _, message in reader.messages(found)
+        SensorEvent(*found[topic], stamp_ns(message.header), message)
+        for topic, _, message in reader.messages(found, start_ns=start_ns, end_ns=end_ns)
     )

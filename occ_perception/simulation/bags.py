@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.progress import track
 
 from occ_perception.calibration import Rig, load_rig
@@ -17,10 +16,11 @@ from occ_perception.recordings import frames
 from occ_perception.recordings.bag import BagReader, BagWriter
 from occ_perception.recordings.encode import MessageEncoder
 from occ_perception.recordings.messages import make
+from occ_perception.simulation.cards import save_card
 from occ_perception.simulation.lidar import LidarModel
 from occ_perception.simulation.scene import World
 from occ_perception.simulation.sim import SensorErrors, SidewalkSim
-from occ_perception.simulation.splits import RIGS, SIM_VERSION, get_split
+from occ_perception.simulation.splits import RIGS, get_split
 from occ_perception.simulation.world import make_world
 from occ_perception.taxonomy import SIDEWALK
 from occ_perception.types import CameraImage
@@ -74,7 +74,7 @@ Event = tuple[float, str, Callable[[], Any]]
 
 def write_bag(world: World, rig: Rig, path: Path | str, settings: BagSettings | None = None, *,
               overwrite: bool = False, progress: bool = False) -> dict[str, int]:
-    """Writes a bag (folder, or one .mcap file) and returns the number of messages by topic.
+    """Writes a bag (folder, or one .mcap file), and its card; returns the number of messages by topic.
 
     Raises:
         ConfigurationError: the track is shorter than what is asked for.
@@ -92,12 +92,13 @@ def write_bag(world: World, rig: Rig, path: Path | str, settings: BagSettings | 
     with BagWriter(path, overwrite=overwrite) as bag:
         for time_s, topic, build in track(events, f"bag {Path(path).name}", disable=not progress):
             bag.write(topic, settings.start_ns + round(time_s * 1e9), build())
+    save_card(sim, Path(path))
     with BagReader(path) as written:
         return written.counts
 
 
 def write_sample(path: Path | str, rigs: Path, *, overwrite: bool = False, progress: bool = False) -> dict[str, int]:
-    """Writes the recording of `sample/` again, and beside it the YAML by which scores name it.
+    """Writes the recording of `sample/` again, and beside it the card by which scores name it.
 
     `rigs` is the folder of the rig files.
     """
@@ -105,8 +106,8 @@ def write_sample(path: Path | str, rigs: Path, *, overwrite: bool = False, progr
     world = make_world(scene.seed, scene.district, scene.night, scene.embodiment, _SAMPLE_TRACK_S)
     rig = load_rig(Path(rigs) / f"{RIGS[scene.embodiment]}.yaml")
     counts = write_bag(world, rig, path, SAMPLE_SETTINGS, overwrite=overwrite, progress=progress)
-    card = {"split": "sample", "scene": scene.name, "version": SIM_VERSION, "content_hash": world.content_hash()}
-    Path(path).with_suffix(".yaml").write_text(yaml.safe_dump(card, sort_keys=False))
+    sim = SidewalkSim(world, rig, lidar=SAMPLE_SETTINGS.lidar, start_ns=SAMPLE_SETTINGS.start_ns)
+    save_card(sim, Path(path), split="sample", scene=scene.name)
     return counts
 
 

@@ -162,6 +162,22 @@ def test_scenes_that_are_done_are_passed_over(bag: tuple[RobotTrack, Path]) -> N
         assert list(recording.clips([])) == []
 
 
+def test_a_scene_is_the_same_when_only_its_part_of_the_bag_is_read(bag: tuple[RobotTrack, Path]) -> None:
+    with Recording(bag[1], rig_of(), SHORT) as whole:
+        name, span = list(whole.scenes.items())[1]
+        logged = whole.logged_around(span)
+        [clip] = whole.clips([name])
+    with Recording(bag[1], rig_of(), SHORT, logged=logged) as part:
+        assert part.survey.span.duration_s < 0.65 * whole.survey.span.duration_s
+        same = part.clip(name, span)
+    assert (same.name, len(same.frames)) == (name, len(clip.frames))
+    for got, want in zip(same.frames, clip.frames):
+        assert got.stamp_ns == want.stamp_ns
+        np.testing.assert_array_equal(got.T_world_base, want.T_world_base)
+        np.testing.assert_array_equal(got.points_m, want.points_m)
+        np.testing.assert_array_equal(got.images["rear"], want.images["rear"])
+
+
 @pytest.fixture(scope="module")
 def short(drive: RobotTrack, feel: Feel) -> tuple[RobotTrack, list[Odometry], Any]:
     return (drive, *feel(drive, PERFECT, 0))

@@ -1,0 +1,137 @@
+"""Algorithm 1 of WalkOCC in one function: segment, lift, vote, accumulate, mesh, fuse."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from occ_perception.datasets.sample import Sample
+from occ_perception.datasets.sidewalk3d import PERIOD_S, SemanticCloud
+from occ_perception.errors import RecordingError
+from occ_perception.labeling.accumulate import accumulate, vote
+from occ_perception.labeling.clip import Clip, LabelFrame
+from occ_perception.labeling.fuse import FusedFrame, fuse
+from occ_perception.labeling.lift import lift_labels
+from occ_perception.labeling.mesh import PoissonSettings, meshed
+from occ_perception.labeling.segmenters.base import FrameSegmenter, Segmenter, segment_frame
+from occ_perception.labeling.settings import LabelSettings, NoVote
+
+DROPS = {
+    "missing_image": "a camera of the rig has no image in the frame",
+    "no_returns": "the scan has no returns: where things were at that time nobody knows",
+    "gap": "frames before or after are missing, and another run of frames is longer",
+}
+"""Why a frame of a clip gets no labels. Its scan serves the others all the same."""
+
+_PERIOD_TOLERANCE_S = 0.1
+"""How far frames of a sequence may be from 0.5 s apart, as for `write_sequence`."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelledScene:
+    """A clip with its labels; the lists hold one entry for each labelled frame.
+
+    Attributes:
+        clip: with the labelled frames only.
+        classes: of the images, uint8 [H, W] by camera.
+        fused: grids.
+        samples, clouds: what `write_sequence` takes.
+        drops: frames without labels, by reason (`DROPS`).
+        timings_s: seconds by stage; what the frames cost that got no labels is in them.
+    """
+
+    clip: Clip
+    classes: Sequence[Mapping[str, NDArray[np.uint8]]]
+    fused: Sequence[FusedFrame]
+    samples: Sequence[Sample]
+    clouds: Sequence[SemanticCloud]
+    drops: Counter[str]
+    timings_s: Mapping[str, float]
+
+
+def label_clip(clip: Clip, segmenter: Segmenter | FrameSegmenter, settings: LabelSettings) -> LabelledScene:
+    """Labels for the frames of a clip.
+
+    All frames serve voting and accumulation; labels get those of the longest run of frames 0.5 s apart of which each
+    has an image of every camera and returns of a LiDAR.
+
+    Raises:
+        RecordingError: no frame of the clip can be labelled; says how many were dropped for which reason.
+        ConfigurationError: boxes in some frames only.
+    """
+    clock = _Clock()
+    with clock("read"):
+        frames = list(clip.frames)
+    kept, drops = _labelled(frames, {camera.name for camera in clip.rig.cameras})
+    if not kept:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(drops.items()))
+        raise RecordingError(f"none of its {len(frames)} frames can be labelled ({reasons or 'it has none'})",
+                             where=f"scene {clip.name}")
+    with clock("segment"):
+        classes = [segment_frame(segmenter, clip.name, frame, clip.rig) for frame in frames]
+    with clock("lift"):
+        labels = [lift_labels(frame.points_m, own, clip.rig, T_anchor_exposure=frame.T_anchor_exposure)
+                  for frame, own in zip(frames, classes)]
+    if not isinstance(settings.vote, NoVote):
+        with clock("vote"):
+            labels = vote(frames, labels, settings.vote)
+    with clock("accumulate"):
+        scene = accumulate(frames, labels, settings.grid, settings.accumulate)
+    if isinstance(settings.surfaces, PoissonSettings):
+        with clock("mesh"):
+            scene = meshed(scene, settings.surfaces)
+    with clock("fuse"):
+        fused = [fuse(scene, k, settings.grid, clip.rig) for k in kept]
+    return LabelledScene(
+        clip=Clip(name=clip.name, rig=clip.rig, frames=[frames[k] for k in kept]),
+        classes=[classes[k] for k in kept], fused=fused,
+        samples=[_sample(clip, index, frames[k], classes[k], fused[index]) for index, k in enumerate(kept)],
+        clouds=[SemanticCloud(frames[k].points_m, labels[k]) for k in kept], drops=drops, timings_s=clock.seconds)
+
+
+class _Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seconds[stage] = round(time.perf_counter() - began, 4)
+
+
+def _labelled(frames: Sequence[LabelFrame], cameras: set[str]) -> tuple[list[int], Counter[str]]:
+    """Which frames get labels, and why the others do not."""
+    drops: Counter[str] = Counter()
+    complete = []
+    for k, frame in enumerate(frames):
+        if set(frame.images) != cameras:
+            drops["missing_image"] += 1
+        elif not len(frame.points_m):
+            drops["no_returns"] += 1
+        else:
+            complete.append(k)
+    apart_s = np.diff([frames[k].stamp_ns for k in complete]) * 1e-9
+    breaks = np.flatnonzero(np.abs(apart_s - PERIOD_S) > _PERIOD_TOLERANCE_S) + 1
+    longest = max(np.split(np.array(complete, np.int64), breaks), key=len).tolist()
+    if len(longest) < len(complete):
+        drops["gap"] = len(complete) - len(longest)
+    return longest, drops
+
+
+def _sample(clip: Clip, index: int, frame: LabelFrame, classes: Mapping[str, NDArray[np.uint8]], fused: FusedFrame
+            ) -> Sample:
+    """The frame as data sets hold it; ranges are left to the reader, who has the scan."""
+    return Sample(
+        scene=clip.name, index=index, stamp_ns=frame.stamp_ns, rig=clip.rig, images=frame.images, semantics=classes,
+        T_grid_base=fused.T_grid_base, spec=fused.grid.spec, T_world_grid=fused.T_world_grid,
+        labels=fused.grid.labels, visible=fused.visible, range_m={}, points_m=frame.points_m,
+        instance_rows=fused.grid.instance_rows, track_ids=fused.grid.track_ids, flow=fused.flow)
