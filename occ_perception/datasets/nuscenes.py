@@ -265,6 +265,22 @@ class NuScenesDataset:
         return boxes
 
 
+def open_occ3d(root: Path | str, split: str) -> NuScenesDataset:
+    """Keyframes with Occ3D's truth: `split` is `train` or `val`, or a version of the tables for all its scenes."""
+    return _open(root, split, OCC3D)
+
+
+def open_openocc(root: Path | str, split: str) -> NuScenesDataset:
+    """The same with OpenOcc's truth; `train` and `val` are read from Occ3D's annotations.json here too."""
+    return _open(root, split, OPENOCC)
+
+
+def _open(root: Path | str, split: str, truth: VoxelTruth) -> NuScenesDataset:
+    if (Path(root) / split / "scene.json").is_file():
+        return NuScenesDataset(root, split, truth=truth)
+    return NuScenesDataset(root, truth=truth, scenes=scenes_of_split(root, split))
+
+
 def track_id_of(token: str) -> int:
     """A number below 2**64 for an instance's token, the same in every process and on every machine."""
     return int.from_bytes(blake2b(token.encode(), digest_size=8).digest(), "little")

@@ -210,6 +210,16 @@ class Occ3DWaymoDataset:
         return np.asarray(points[np.isfinite(points).all(axis=1)], np.float32)
 
 
+def open_occ3d(root: Path | str, split: str) -> Occ3DWaymoDataset:
+    """Occ3D-Waymo's labels in ROOT/voxel04 with the images in ROOT/kitti_format."""
+    return Occ3DWaymoDataset(Path(root) / "voxel04", Path(root) / "kitti_format", split, truth=OCC3D_WAYMO)
+
+
+def open_trackocc(root: Path | str, split: str) -> Occ3DWaymoDataset:
+    """TrackOcc's labels in ROOT/pano_voxel04 with the images in ROOT/kitti_format."""
+    return Occ3DWaymoDataset(Path(root) / "pano_voxel04", Path(root) / "kitti_format", split)
+
+
 def _tracks(labels: NDArray[np.uint8], instances: NDArray[Any]) -> tuple[NDArray[np.uint16], NDArray[np.uint64]]:
     """Rows uint16 [200, 200, 16] and ids uint64 [M] of the things. As in TrackOcc, other classes lose their ids."""
     owned = np.isin(labels, list(LABELS.taxonomy.things)) & (instances > 0)

@@ -105,3 +105,17 @@ class Dataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...
+
+
+class SidewalkLabels:
+    """What a data set says of its labels if they are the sidewalk classes."""
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The sidewalk classes."""
+        return SIDEWALK
+
+    @property
+    def to_sidewalk(self) -> NDArray[np.uint8]:
+        """Every label is its own sidewalk class, uint8 [256]."""
+        return np.arange(256, dtype=np.uint8)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from occ_perception.calibration import Rig
+from occ_perception.calibration import Rig, RigCamera
 from occ_perception.datasets.sample import ImageSample, Sample
 from occ_perception.errors import DatasetError
 from occ_perception.geometry import VoxelGridSpec, se3
@@ -73,7 +74,7 @@ def read_sample(folder: Path, index: int, rig: Rig) -> Sample:
     arrays = _read_arrays(path)
     low, high, cell = arrays["grid"].tolist()
     spec = VoxelGridSpec(tuple(low), tuple(high), tuple(cell))
-    images, semantics = _read_images(folder, index, rig)
+    images, semantics = read_images(folder, index, rig.cameras)
     range_m: dict[str, NDArray[np.float32]] = {}
     for camera in rig.cameras:
         size = camera.height, camera.width
@@ -105,16 +106,17 @@ def read_image_sample(folder: Path, index: int, rig: Rig, tilt_rad: tuple[float,
     Raises:
         DatasetError: a file is absent or broken, or an image carries a class that the taxonomy does not have.
     """
-    images, semantics = _read_images(folder, index, rig)
+    images, semantics = read_images(folder, index, rig.cameras)
     return ImageSample(scene=folder.name, index=index, stamp_ns=index, rig=rig, images=images, semantics=semantics,
                        T_grid_base=se3.from_euler(*tilt_rad, 0.0))
 
 
-def _read_images(folder: Path, index: int, rig: Rig
-                 ) -> tuple[dict[str, NDArray[np.uint8]], dict[str, NDArray[np.uint8]]]:
+def read_images(folder: Path, index: int, cameras: Iterable[RigCamera]
+                ) -> tuple[dict[str, NDArray[np.uint8]], dict[str, NDArray[np.uint8]]]:
+    """Images and classes by camera of the frame `index`; errors as of `read_image_sample`."""
     images: dict[str, NDArray[np.uint8]] = {}
     semantics: dict[str, NDArray[np.uint8]] = {}
-    for camera in rig.cameras:
+    for camera in cameras:
         size, stem = (camera.height, camera.width), f"{index:03d}_{camera.name}"
         bgr = _read_image(folder / f"{stem}.jpg", (*size, 3), np.uint8)
         images[camera.name] = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
@@ -137,6 +139,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DatasetError(f"must hold a mapping, got {type(content).__name__}", where=str(path))
     return content
+
+
+def require_sidewalk(taxonomy: str, path: Path) -> None:
+    """DatasetError that names the file unless its labels are the sidewalk classes."""
+    if taxonomy != SIDEWALK.name:
+        raise DatasetError(f"its labels are of the taxonomy {taxonomy!r}, not {SIDEWALK.name!r}", where=str(path),
+                           fix="Map the labels to the sidewalk classes first")
 
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:

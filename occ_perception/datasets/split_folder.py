@@ -6,16 +6,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from occ_perception.calibration import Rig, load_rig
-from occ_perception.datasets.scene_folder import read_yaml
+from occ_perception.datasets.sample import SidewalkLabels
+from occ_perception.datasets.scene_folder import read_yaml, require_sidewalk
 from occ_perception.errors import DatasetError
-from occ_perception.taxonomy import SIDEWALK, Taxonomy
 
 
-class SplitFolder:
+class SplitFolder(SidewalkLabels):
     """Which frames a split has, and what identifies it.
 
     Args:
@@ -41,21 +38,9 @@ class SplitFolder:
             taxonomy = str(self.about["taxonomy"])
         except (KeyError, TypeError, ValueError) as error:
             raise DatasetError(f"is no description of a split: {error!r}", where=str(path)) from error
-        if taxonomy != SIDEWALK.name:
-            raise DatasetError(f"its labels are of the taxonomy {taxonomy!r}, not {SIDEWALK.name!r}", where=str(path),
-                               fix="Map the labels to the sidewalk classes first")
+        require_sidewalk(taxonomy, path)
         self.frames = [(self.folder / name, k) for name, frames in self.scenes for k in range(frames)]
         self._rig = lru_cache(maxsize=None)(_rig_of)
-
-    @property
-    def taxonomy(self) -> Taxonomy:
-        """The sidewalk classes."""
-        return SIDEWALK
-
-    @property
-    def to_sidewalk(self) -> NDArray[np.uint8]:
-        """Every label is its own sidewalk class, uint8 [256]."""
-        return np.arange(256, dtype=np.uint8)
 
     def rig(self, scene: Path) -> Rig:
         """The rig of a scene's folder."""

@@ -15,7 +15,7 @@ from occ_perception.export.build import ExportSettings, export_model
 
 def main(
     checkpoint: Annotated[Path, typer.Option(help="checkpoint or model file of the training")],
-    data: Annotated[Path, typer.Option(help="folder of the simulated splits")],
+    data: Annotated[Path, typer.Option(help="folder of the splits, simulated or labelled")],
     out: Annotated[Path, typer.Option(help="model folder to make or replace; its name is the model's")],
     version: Annotated[str, typer.Option(help="version of the model")] = ExportSettings.version,
     splits: Annotated[str, typer.Option(help="splits to score on, by commas; empty for none")] = ",".join(

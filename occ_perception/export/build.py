@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from occ_perception.datasets import Sample, SimulatedDataset
+from occ_perception.datasets import Sample, open_split
+from occ_perception.datasets.registry import LabelledSplit
 from occ_perception.engines import (
     Manifest,
     RangeBinsSpec,
@@ -44,7 +45,7 @@ class ExportSettings:
     """How a checkpoint is exported.
 
     Attributes:
-        data: folder of the simulated splits.
+        data: folder of the splits, simulated or labelled.
         version: of the model.
         train_split: calibrates int8 and gives the prior.
         score_splits: splits to score on; none gives a manifest without scores.
@@ -78,8 +79,8 @@ def export_model(checkpoint: Path, out: Path, settings: ExportSettings, tell: Te
     if out.exists() and any(out.iterdir()) and not (out / MANIFEST_NAME).is_file():
         raise ConfigurationError(["is no model folder: it would be replaced"], where=str(out))
     network, provenance = load_network(checkpoint)
-    train = SimulatedDataset(settings.data, settings.train_split)
-    splits = {name: SimulatedDataset(settings.data, name) for name in settings.score_splits}
+    train = open_split(settings.data, settings.train_split)
+    splits = {name: open_split(settings.data, name) for name in settings.score_splits}
     if empty := [split.split for split in (train, *splits.values()) if len(split) == 0]:
         raise DatasetError(f"no samples in {', '.join(empty)}", where=str(settings.data))
     beside = out.with_name(f"{out.name}.tmp{os.getpid()}")
@@ -140,7 +141,7 @@ def describe_graph(config: WalkOccConfig) -> dict[str, Any]:
     }
 
 
-def engine_inputs(samples: Sequence[Sample] | SimulatedDataset, frames: int, config: WalkOccConfig) -> Iterator[Feeds]:
+def engine_inputs(samples: Sequence[Sample] | LabelledSplit, frames: int, config: WalkOccConfig) -> Iterator[Feeds]:
     """Inputs of the graph for `frames` samples, evenly spread; every second one as if it had no LiDAR."""
     for place, index in enumerate(spread(len(samples), frames)):
         item = make_item(samples[index], config, NO_AUGMENTATION, np.random.default_rng(0), use_lidar=place % 2 == 0)
@@ -148,7 +149,7 @@ def engine_inputs(samples: Sequence[Sample] | SimulatedDataset, frames: int, con
 
 
 def _write_graphs(
-    network: WalkOcc, train: SimulatedDataset, folder: Path, name: str, settings: ExportSettings, tell: Tell
+    network: WalkOcc, train: LabelledSplit, folder: Path, name: str, settings: ExportSettings, tell: Tell
 ) -> tuple[dict[str, Variant], Parity]:
     fp32, int8 = folder / f"{name}_fp32.onnx", folder / f"{name}_int8.onnx"
     tell("exporting fp32")

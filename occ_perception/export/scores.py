@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from occ_perception.datasets import Sample, SimulatedDataset
+from occ_perception.datasets import Sample
+from occ_perception.datasets.registry import LabelledSplit
 from occ_perception.engines import Engine, Manifest, load_engine
 from occ_perception.engines.manifest import ScoreRecord
 from occ_perception.errors import DatasetError
@@ -25,8 +26,8 @@ PRIOR = "prior"
 
 def score_splits(
     manifest: Manifest,
-    train: SimulatedDataset,
-    splits: Mapping[str, SimulatedDataset],
+    train: LabelledSplit,
+    splits: Mapping[str, LabelledSplit],
     prior_frames: int,
     score_frames: int | None,
     tell: Callable[[str], None],
@@ -91,7 +92,7 @@ def sample_clouds(sample: Sample) -> dict[str, PointCloud]:
 
 
 def score_record(
-    scores: Mapping[str, Any], variant: str, split: str, samples: SimulatedDataset, taxonomy: str, *, lidar: bool
+    scores: Mapping[str, Any], variant: str, split: str, samples: LabelledSplit, taxonomy: str, *, lidar: bool
 ) -> ScoreRecord:
     """Fractions of `evaluate` as the percentages of a manifest."""
     values = {key: 100 * scores[key] for key in ("iou", "miou", "precision", "recall")}

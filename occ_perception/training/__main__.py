@@ -1,4 +1,4 @@
-"""`python -m occ_perception.training walkocc|trunk`: train a network, or pretrain its encoder, on simulated splits."""
+"""`python -m occ_perception.training walkocc|trunk`: train a network, or pretrain its encoder, on labelled splits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIGNAL_STATUS = 128
 """A shell adds the signal's number to it."""
 
 main = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
-                   help="Train networks on simulated splits; several processes by torchrun.")
+                   help="Train networks on labelled splits; several processes by torchrun.")
 
 
 class Size(str, Enum):
@@ -36,7 +36,7 @@ class Size(str, Enum):
     small = "small"
 
 
-Data = Annotated[Path, typer.Argument(help="folder of the simulated splits")]
+Data = Annotated[Path, typer.Argument(help="folder of the splits, simulated or labelled")]
 Output = Annotated[Path, typer.Argument(help="folder for checkpoint, log, results and summary")]
 SizeOption = Annotated[Size, typer.Option(help="sizes of the network")]
 Steps = Annotated[int | None, typer.Option(help="length of the schedule in steps")]
@@ -55,7 +55,11 @@ Resume = Annotated[bool, typer.Option(help="go on from the checkpoint in the out
 
 @main.command()
 def walkocc(
-    data: Data, output: Output, size: SizeOption = Size.lite, steps: Steps = None, max_minutes: MaxMinutes = None,
+    data: Data, output: Output, size: SizeOption = Size.lite,
+    split: Annotated[str, typer.Option(help="split to learn from")] = TrainingConfig.train_split,
+    validation_split: Annotated[
+        str, typer.Option(help="split to validate and calibrate on")] = TrainingConfig.validation_split,
+    steps: Steps = None, max_minutes: MaxMinutes = None,
     batch_size: BatchSize = TrainingConfig.batch_size,
     images: Annotated[
         list[str] | None, typer.Option(help="SPLIT=COUNT: so many 2D-only samples of this split; repeatable")] = None,
@@ -75,11 +79,12 @@ def walkocc(
     ] = TrainingConfig.calibration_samples,
     checkpoint_minutes: CheckpointMinutes = TrainingConfig.checkpoint_minutes, resume: Resume = False,
 ) -> None:
-    """Train WalkOCC on the train split, validate on val."""
+    """Train WalkOCC on a split that was simulated or labelled, and validate on another."""
     with _processes(device) as console:
         config = TrainingConfig(
-            data=data, output=output, network=_network(size), steps=steps, max_minutes=max_minutes,
-            batch_size=batch_size, extra_images=_counts(images or []), images_per_batch=images_per_batch, rays=rays,
+            data=data, output=output, train_split=split, validation_split=validation_split, network=_network(size),
+            steps=steps, max_minutes=max_minutes, batch_size=batch_size, extra_images=_counts(images or []),
+            images_per_batch=images_per_batch, rays=rays,
             loss=LossConfig(consistency=consistency), trunk=trunk, learning_rate=learning_rate,
             schedule=cast(Schedule, schedule), seed=seed, device=device,
             threads=threads, loaders=loaders, bfloat16=bfloat16, validate_every=validate_every,

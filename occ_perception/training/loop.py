@@ -21,8 +21,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from occ_perception.datasets.images import ImageDataset
+from occ_perception.datasets.registry import open_split
 from occ_perception.datasets.sample import ImageSample
-from occ_perception.datasets.simulated import SimulatedDataset
 from occ_perception.errors import ConfigurationError, TrainingError
 from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
 from occ_perception.taxonomy import SIDEWALK
@@ -193,8 +193,8 @@ class WalkOccTask:
 
 
 def train(config: TrainingConfig, *, resume: bool = False, console: Console | None = None) -> dict[str, Any]:
-    """Train on the simulated splits that `config` names; see `train_on`."""
-    splits = {name: SimulatedDataset(config.data, name) for name in (config.train_split, config.validation_split)}
+    """Train on the splits that `config` names, simulated or labelled ones (`open_split`); see `train_on`."""
+    splits = {name: open_split(config.data, name) for name in (config.train_split, config.validation_split)}
     extra = {name: ImageDataset(config.data, name) for name in config.extra_images}
     data = {name: about_split(split) for name, split in {**splits, **extra}.items()}
     images = Picked({name: (extra[name], count) for name, count in config.extra_images.items()})

@@ -22,8 +22,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from torch import nn
 
 from occ_perception.datasets.files import writing
+from occ_perception.datasets.images import ImageDataset
+from occ_perception.datasets.registry import LabelledSplit
 from occ_perception.datasets.sample import ImageSample
-from occ_perception.datasets.split_folder import SplitFolder
 from occ_perception.errors import OccPerceptionError, TrainingError
 from occ_perception.training import distributed
 from occ_perception.training.checkpoint import load_json
@@ -133,7 +134,7 @@ def finished(trainer: Trainer, result: str, console: Console) -> dict[str, Any] 
     return summary
 
 
-def about_split(split: SplitFolder) -> dict[str, Any]:
+def about_split(split: LabelledSplit | ImageDataset) -> dict[str, Any]:
     """What identifies a split."""
     return {"version": split.version, "content_hash": split.content_hash, "samples": len(split)}
 

@@ -9,12 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 from occ_perception.calibration import Rig, RigCamera, RigLidar
 from occ_perception.datasets.sample import Sample
 from occ_perception.datasets.sidewalk3d import SemanticCloud, Sidewalk3dDataset, write_sequence, write_splits
 from occ_perception.errors import ConfigurationError, DatasetError, ShapeError
 from occ_perception.geometry import VoxelGridSpec, se3
+from occ_perception.types import FlowField
 
 SPEC = VoxelGridSpec((0.0, -1.0, -0.5), (2.0, 1.0, 0.5), (0.1, 0.2, 0.1))
 RIG = Rig(name="toy", cameras=(RigCamera(
@@ -77,6 +79,72 @@ def test_waypoints_are_the_poses_of_the_frames_ahead(written: Path) -> None:
     assert data[2].waypoints_m is None
 
 
+def with_things(index: int) -> Sample:
+    """A frame with two things, one of which moves, and a way that is known beyond the sequence."""
+    sample, rng = SAMPLES[index], np.random.default_rng(index)
+    rows = rng.choice(np.array([0, 0, 0, 1, 2], np.uint16), SPEC.shape)
+    cells = np.argwhere(rows == 2)
+    flow = FlowField(SPEC, sample.stamp_ns, cells, rng.normal(size=(len(cells), 3)).astype(np.float32),
+                     rng.random(len(cells)).astype(np.float32))
+    return replace(sample, instance_rows=rows, track_ids=np.array([7, 2**63 + index], np.uint64), flow=flow,
+                   waypoints_m=rng.normal(size=(10, 2)).astype(np.float32))
+
+
+def test_instances_flow_and_a_longer_way_come_back_exactly_where_a_frame_has_them(tmp_path: Path) -> None:
+    samples = [with_things(0), SAMPLES[1], with_things(2)]
+    content_hash = write_sequence(tmp_path / "walk", samples, CLOUDS[:3], area="touristy", night=False)
+    write_splits(tmp_path, "1", {"train": ["walk"]})
+    data = Sidewalk3dDataset(tmp_path, "train")
+    for k in (0, 2):
+        got, want = data[k], samples[k]
+        np.testing.assert_array_equal(got.instance_rows, want.instance_rows)
+        np.testing.assert_array_equal(got.track_ids, want.track_ids)
+        np.testing.assert_array_equal(got.waypoints_m, want.waypoints_m)
+        assert got.flow is not None
+        assert want.flow is not None
+        assert (got.flow.spec, got.flow.stamp_ns) == (SPEC, want.stamp_ns)
+        for name in ("cells", "velocity_mps", "confidence"):
+            np.testing.assert_array_equal(getattr(got.flow, name), getattr(want.flow, name))
+    plain = data[1]
+    assert (plain.instance_rows, plain.flow, plain.waypoints_m, len(plain.track_ids)) == (None, None, None, 0)
+    other = [replace(samples[0], track_ids=samples[0].track_ids + np.uint64(1)), *samples[1:]]
+    assert write_sequence(tmp_path / "other", other, CLOUDS[:3], area="touristy", night=False) != content_hash
+
+
+def test_names_may_have_folders_and_frames_may_be_lost(tmp_path: Path) -> None:
+    late = [replace(sample, stamp_ns=sample.stamp_ns + 500_000_000 * (sample.index > 0)) for sample in SAMPLES[:3]]
+    for name in ("drive/0001", "drive/0002"):
+        write_sequence(tmp_path / name, late, CLOUDS[:3], area="touristy", night=False)
+    write_splits(tmp_path, "1", {"train": ["drive/0001"], "val": ["drive/0002"]})
+    assert Sidewalk3dDataset(tmp_path, "val")[2].scene == "drive/0002"
+
+
+def test_a_frame_without_the_image_of_a_camera_says_so(tmp_path: Path) -> None:
+    second = RIG.cameras[0].model_copy(update={"name": "left", "frame": "left"})
+    rig = RIG.model_copy(update={"cameras": (*RIG.cameras, second)})
+    both = {"left": SAMPLES[0].images["front"], "front": SAMPLES[0].images["front"]}
+    classes = {"left": SAMPLES[0].semantics["front"], "front": SAMPLES[0].semantics["front"]}
+    samples = [replace(SAMPLES[0], rig=rig, images=both, semantics=classes), replace(SAMPLES[1], rig=rig)]
+    write_sequence(tmp_path / "walk", samples, CLOUDS[:2], area="touristy", night=False)
+    write_splits(tmp_path, "1", {"train": ["walk"]})
+    data = Sidewalk3dDataset(tmp_path, "train")
+    assert [sorted(data[k].images) for k in (0, 1)] == [["front", "left"], ["front"]]
+    (tmp_path / "walk" / "images" / "000_left.jpg").unlink()
+    with pytest.raises(DatasetError, match=r"000_left\.jpg"):
+        data[0]
+
+
+def test_splits_of_another_taxonomy_are_refused_and_old_ones_without_a_name_are_not(
+        written: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(written, tmp_path / "copy"))
+    about = yaml.safe_load((root / "splits.yaml").read_text())
+    (root / "splits.yaml").write_text(yaml.safe_dump({**about, "taxonomy": "kitti360"}))
+    with pytest.raises(DatasetError, match=r"splits\.yaml: its labels are of the taxonomy 'kitti360'"):
+        Sidewalk3dDataset(root, "train")
+    (root / "splits.yaml").write_text(yaml.safe_dump({k: v for k, v in about.items() if k != "taxonomy"}))
+    assert len(Sidewalk3dDataset(root, "train")) == FRAMES
+
+
 def test_the_hash_is_of_the_content(written: Path, tmp_path: Path) -> None:
     again = write_sequence(tmp_path / "walk_c", SAMPLES, CLOUDS, area="touristy", night=True)
     data = Sidewalk3dDataset(written, "train")
@@ -87,11 +155,13 @@ def test_the_hash_is_of_the_content(written: Path, tmp_path: Path) -> None:
 
 
 def test_frames_that_make_no_sequence_are_refused_at_once(tmp_path: Path) -> None:
-    late = replace(SAMPLES[1], stamp_ns=SAMPLES[0].stamp_ns + 900_000_000, taxonomy="other", semantics={})
+    flow = FlowField(SPEC, 0, np.zeros((0, 3), np.int64), np.zeros((0, 3), np.float32), np.zeros(0, np.float32))
+    late = replace(SAMPLES[1], stamp_ns=SAMPLES[0].stamp_ns + 750_000_000, taxonomy="other", semantics={}, flow=flow)
     with pytest.raises(ConfigurationError) as caught:
         write_sequence(tmp_path / "walk", [SAMPLES[0], late], CLOUDS[:1], area="park", night=False)
-    assert len(caught.value.faults) == 5
-    for part in ("2 and 1", "0.5 s apart, got [0.9]", "'park'", "taxonomy sidewalk14", "needs its image and classes"):
+    assert len(caught.value.faults) == 6
+    for part in ("2 and 1", "0.5 s apart or a multiple of it, got [0.75]", "'park'", "taxonomy sidewalk14",
+                 "every image its classes", "at the stamp of its frame"):
         assert part in str(caught.value)
     assert not list(tmp_path.iterdir())
     with pytest.raises(ConfigurationError, match="of one rig"):
