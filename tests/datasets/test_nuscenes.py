@@ -19,6 +19,8 @@ from occ_perception.datasets.nuscenes import (
     OCC3D,
     OPENOCC,
     NuScenesDataset,
+    open_occ3d,
+    open_openocc,
     scenes_of_split,
     track_id_of,
 )
@@ -139,6 +141,17 @@ def test_frames_are_the_keyframes_scene_after_scene(root: Path, data: NuScenesDa
     assert [(frame.scene, frame.index) for frame in data.frames[-2:]] == [("scene-0001", 11), ("scene-0002", 0)]
     assert [frame.token for frame in data.frames[:3]] == ["scene-0001-0", "scene-0001-1", "scene-0001-2"]
     assert len(NuScenesDataset(root, "v1.0-mini", scenes=scenes_of_split(root, "val"))) == 1
+
+
+def test_a_split_is_a_version_of_the_tables_or_one_of_occ3ds(root: Path, tmp_path: Path) -> None:
+    assert open_occ3d(root, "v1.0-mini").version == "Occ3D-nuScenes, v1.0-mini"
+    assert open_openocc(root, "v1.0-mini").version == "OpenOcc 2.1, v1.0-mini"
+    for path in root.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "v1.0-trainval").symlink_to(root / "v1.0-mini")
+    assert [len(open_occ3d(tmp_path, split)) for split in ("train", "val")] == [SAMPLES, 1]
+    with pytest.raises(DatasetError, match=r"has no split 'test'; there are: train, val"):
+        open_occ3d(tmp_path, "test")
 
 
 def test_sensors_of_a_keyframe(data: NuScenesDataset) -> None:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from occ_perception.datasets.occ3d_waymo import CAMERAS, LABELS, OCC3D_WAYMO, Occ3DWaymoDataset
+from occ_perception.datasets.occ3d_waymo import CAMERAS, LABELS, Occ3DWaymoDataset, open_occ3d, open_trackocc
 from occ_perception.errors import ConfigurationError, DatasetError
 from occ_perception.geometry import ROAD_GRID, se3
 from occ_perception.taxonomy import FREE, UNKNOWN, Sidewalk
@@ -35,15 +35,15 @@ def write_voxels(root: Path) -> None:
     semantics = np.where(free == 15, 23, free).astype(np.uint8)
     for number in FRAMES:
         for folder, arrays in (
-            ("pano", {"semantics": free, "instances": ids, "mask_camera": camera, "mask_lidar": lidar}),
-            ("occ3d", {"voxel_label": semantics, "final_voxel_state": camera, "origin_voxel_state": lidar}),
+            ("pano_voxel04", {"semantics": free, "instances": ids, "mask_camera": camera, "mask_lidar": lidar}),
+            ("voxel04", {"voxel_label": semantics, "final_voxel_state": camera, "origin_voxel_state": lidar}),
         ):
             path = root / folder / "training" / "012" / f"{number:03d}_04.npz"
             path.parent.mkdir(parents=True, exist_ok=True)
-            if folder == "pano" or number == 0:
+            if folder == "pano_voxel04" or number == 0:
                 np.savez_compressed(path, infov=view, **arrays)
-    (root / "pano" / "training" / "012" / "003_04.npz").write_bytes(b"not taken")
-    (root / "occ3d" / "training" / "012" / "000.npz").write_bytes(b"cells of 0.1 m")
+    (root / "pano_voxel04" / "training" / "012" / "003_04.npz").write_bytes(b"not taken")
+    (root / "voxel04" / "training" / "012" / "000.npz").write_bytes(b"cells of 0.1 m")
 
 
 def write_kitti(folder: Path) -> None:
@@ -76,7 +76,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(root: Path) -> Occ3DWaymoDataset:
-    return Occ3DWaymoDataset(root / "pano", root / "kitti_format")
+    return open_trackocc(root, "training")
 
 
 def test_every_fifth_frame_is_a_sample(data: Occ3DWaymoDataset) -> None:
@@ -127,7 +127,7 @@ def test_cameras_see_in_their_field_of_view_only(root: Path, data: Occ3DWaymoDat
     visible = data[0].visible
     assert visible[100:160].all()
     assert np.count_nonzero(visible) == 60 * 200 * 16
-    lidar = Occ3DWaymoDataset(root / "pano", root / "kitti_format", visible_from="lidar")[0].visible
+    lidar = Occ3DWaymoDataset(root / "pano_voxel04", root / "kitti_format", visible_from="lidar")[0].visible
     assert lidar[40:140].all()
     assert np.count_nonzero(lidar) == 100 * 200 * 16
 
@@ -142,7 +142,7 @@ def test_png_images_and_a_missing_scan_folder_will_do(root: Path, tmp_path: Path
     for name in ("calib", "pose", *(f"image_{k}" for k in range(5))):
         (tmp_path / "training").mkdir(exist_ok=True)
         (tmp_path / "training" / name).symlink_to(root / "kitti_format" / "training" / name)
-    sample = Occ3DWaymoDataset(root / "pano", tmp_path)[3]
+    sample = Occ3DWaymoDataset(root / "pano_voxel04", tmp_path)[3]
     assert sample.stamp_ns == 1_500_000_000
     assert (sample.images["CAM_FRONT_LEFT"] == (40, 0, 0)).all()
     assert sample.points_m is None
@@ -151,14 +151,14 @@ def test_png_images_and_a_missing_scan_folder_will_do(root: Path, tmp_path: Path
 
 
 def test_occ3d_files_name_their_arrays_otherwise_and_have_no_ids(root: Path, data: Occ3DWaymoDataset) -> None:
-    plain = Occ3DWaymoDataset(root / "occ3d", root / "kitti_format", truth=OCC3D_WAYMO)
+    plain = open_occ3d(root, "training")
     assert len(plain) == 1
     np.testing.assert_array_equal(plain[0].labels, data[0].labels)
     np.testing.assert_array_equal(plain[0].visible, data[0].visible)
     assert plain[0].instance_rows is None
     assert plain.content_hash != data.content_hash
     with pytest.raises(DatasetError, match="lacks the arrays semantics, mask_camera, mask_lidar, instances"):
-        Occ3DWaymoDataset(root / "occ3d", root / "kitti_format")[0]
+        Occ3DWaymoDataset(root / "voxel04", root / "kitti_format")[0]
 
 
 def test_labels_are_numbered_after_free() -> None:
@@ -174,14 +174,14 @@ def test_workers_get_the_same_samples(data: Occ3DWaymoDataset) -> None:
 
 def test_settings_are_checked_together(root: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"(?s)split must be one of training, validation.*every must be"):
-        Occ3DWaymoDataset(root / "pano", root / "kitti_format", "test", every=0)
+        Occ3DWaymoDataset(root / "pano_voxel04", root / "kitti_format", "test", every=0)
     with pytest.raises(DatasetError, match=r"validation: is missing\. Download pano_voxel04 of TrackOcc"):
-        Occ3DWaymoDataset(root / "pano", root / "kitti_format", "validation")
+        Occ3DWaymoDataset(root / "pano_voxel04", root / "kitti_format", "validation")
 
 
 def test_what_is_missing_or_wrong_is_named(root: Path, tmp_path: Path, data: Occ3DWaymoDataset) -> None:
     with pytest.raises(DatasetError, match=r"pose/0012000\.txt: is missing\. Download the Waymo Open Dataset"):
-        Occ3DWaymoDataset(root / "pano", tmp_path)[0]
+        Occ3DWaymoDataset(root / "pano_voxel04", tmp_path)[0]
     with pytest.raises(DatasetError, match=r"velodyne/0012005\.bin: is missing"):
         data[1]
     (tmp_path / "training" / "pose").mkdir(parents=True)
@@ -191,9 +191,9 @@ def test_what_is_missing_or_wrong_is_named(root: Path, tmp_path: Path, data: Occ
     calib = tmp_path / "training" / "calib" / "0012000.txt"
     calib.write_text("P0: 1 2 3\n")
     with pytest.raises(DatasetError, match=r"0012000\.txt: must hold P0\.\.P4 and Tr_velo_to_cam_0\.\.4"):
-        Occ3DWaymoDataset(root / "pano", tmp_path)[0]
+        Occ3DWaymoDataset(root / "pano_voxel04", tmp_path)[0]
     calib.write_text((root / "kitti_format" / "training" / "calib" / "0012000.txt").read_text())
     (tmp_path / "training" / "image_0").mkdir()
     cv2.imwrite(str(tmp_path / "training" / "image_0" / "0012000.jpg"), np.zeros((640, 960, 3), np.uint8))
     with pytest.raises(DatasetError, match=r"must be an image of \(1280, 1920\), got \(640, 960\)"):
-        Occ3DWaymoDataset(root / "pano", tmp_path)[0]
+        Occ3DWaymoDataset(root / "pano_voxel04", tmp_path)[0]
