@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from occ_perception.datasets.sample import Sample
-from occ_perception.datasets.sidewalk3d import PERIOD_S, SemanticCloud
+from occ_perception.datasets.sidewalk3d import SemanticCloud
 from occ_perception.errors import RecordingError
 from occ_perception.labeling.accumulate import accumulate, vote
 from occ_perception.labeling.clip import Clip, LabelFrame
@@ -23,14 +23,10 @@ from occ_perception.labeling.segmenters.base import FrameSegmenter, Segmenter, s
 from occ_perception.labeling.settings import LabelSettings, NoVote
 
 DROPS = {
-    "missing_image": "a camera of the rig has no image in the frame",
+    "no_image": "no camera has an image in the frame",
     "no_returns": "the scan has no returns: where things were at that time nobody knows",
-    "gap": "frames before or after are missing, and another run of frames is longer",
 }
-"""Why a frame of a clip gets no labels. Its scan serves the others all the same."""
-
-_PERIOD_TOLERANCE_S = 0.1
-"""How far frames of a sequence may be from 0.5 s apart, as for `write_sequence`."""
+"""Why a frame of a clip gets no labels. What it has serves the others all the same."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,8 +54,7 @@ class LabelledScene:
 def label_clip(clip: Clip, segmenter: Segmenter | FrameSegmenter, settings: LabelSettings) -> LabelledScene:
     """Labels for the frames of a clip.
 
-    All frames serve voting and accumulation; labels get those of the longest run of frames 0.5 s apart of which each
-    has an image of every camera and returns of a LiDAR.
+    All frames serve voting and accumulation; labels get those with an image and returns of a LiDAR.
 
     Raises:
         RecordingError: no frame of the clip can be labelled; says how many were dropped for which reason.
@@ -68,7 +63,7 @@ def label_clip(clip: Clip, segmenter: Segmenter | FrameSegmenter, settings: Labe
     clock = _Clock()
     with clock("read"):
         frames = list(clip.frames)
-    kept, drops = _labelled(frames, {camera.name for camera in clip.rig.cameras})
+    kept, drops = _labelled(frames)
     if not kept:
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(drops.items()))
         raise RecordingError(f"none of its {len(frames)} frames can be labelled ({reasons or 'it has none'})",
@@ -108,23 +103,17 @@ class _Clock:
         self.seconds[stage] = round(time.perf_counter() - began, 4)
 
 
-def _labelled(frames: Sequence[LabelFrame], cameras: set[str]) -> tuple[list[int], Counter[str]]:
+def _labelled(frames: Sequence[LabelFrame]) -> tuple[list[int], Counter[str]]:
     """Which frames get labels, and why the others do not."""
-    drops: Counter[str] = Counter()
-    complete = []
+    kept, drops = [], Counter[str]()
     for k, frame in enumerate(frames):
-        if set(frame.images) != cameras:
-            drops["missing_image"] += 1
+        if not frame.images:
+            drops["no_image"] += 1
         elif not len(frame.points_m):
             drops["no_returns"] += 1
         else:
-            complete.append(k)
-    apart_s = np.diff([frames[k].stamp_ns for k in complete]) * 1e-9
-    breaks = np.flatnonzero(np.abs(apart_s - PERIOD_S) > _PERIOD_TOLERANCE_S) + 1
-    longest = max(np.split(np.array(complete, np.int64), breaks), key=len).tolist()
-    if len(longest) < len(complete):
-        drops["gap"] = len(complete) - len(longest)
-    return longest, drops
+            kept.append(k)
+    return kept, drops
 
 
 def _sample(clip: Clip, index: int, frame: LabelFrame, classes: Mapping[str, NDArray[np.uint8]], fused: FusedFrame
