@@ -39,7 +39,7 @@ ScaleName = Enum("ScaleName", {name: name for name in SCALES}, type=str)  # type
 
 
 def main(
-    experiment: Annotated[str, typer.Argument(help="walkocc/table1 to table7, walkocc/lidar or walkocc/all")],
+    experiment: Annotated[str, typer.Argument(help="walkocc/table1 to table7, /lidar, /all or /pseudo")],
     scale: Annotated[ScaleName, typer.Option(help="how large: smoke runs everything in a minute and tells nothing")],
     data: Annotated[Path | None, typer.Option(
         help="folder of the simulated splits; missing ones are made; needed to make runs")] = None,

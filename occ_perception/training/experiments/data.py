@@ -10,10 +10,11 @@ from typing import Any
 
 from rich.console import Console
 
+from occ_perception.datasets.registry import open_split, split_names
 from occ_perception.datasets.scene_folder import read_yaml
 from occ_perception.datasets.shrink import shrink
 from occ_perception.errors import DatasetError
-from occ_perception.training.experiments.rows import TRUTH_CELL_M, Need
+from occ_perception.training.experiments.rows import LABELLED, TRUTH_CELL_M, Need
 from occ_perception.training.experiments.scale import Scale
 from occ_perception.training.files import write_json
 
@@ -50,29 +51,36 @@ class DataFolders:
             DatasetError: the disk holds another split than the results were made with.
         """
         known = self._recorded().get(self._key(need))
-        path = self.root(need[1]) / need[0] / "split.yaml"
-        if not path.is_file():
+        if not self.is_there(need):
             return known
-        found = _identity_in(path, path.stat().st_mtime_ns)
+        split, folder = need[0], self.root(need[1]) / need[0]
+        path = folder.parent / "splits.yaml" if split in LABELLED else folder / "split.yaml"
+        found = _identity_in(path, split, path.stat().st_mtime_ns)
         if known is not None and found != known:
             raise DatasetError(f"is {found}, but the results beside {self.record} were made with {known}",
-                               where=str(path.parent), fix="Name another folder for the results, or make the data anew")
+                               where=str(folder), fix="Name another folder for the results, or make the data anew")
         return found
 
     def is_there(self, need: Need) -> bool:
         """Whether the split lies on the disk, complete."""
-        return (self.root(need[1]) / need[0] / "split.yaml").is_file()
+        root, split = self.root(need[1]), need[0]
+        return split in split_names(root) if split in LABELLED else (root / split / "split.yaml").is_file()
 
     def ensure(self, needs: Iterable[Need], rigs: Path, console: Console, workers: int = 2) -> None:
         """Make what is missing: simulate it, shrink it; and record which it is.
 
         Raises:
-            DatasetError: a folder holds other data, or there are no rigs to simulate with.
+            DatasetError: a folder holds other data, there are no rigs to simulate with, or pseudo-labels are missing,
+                which training cannot make: labelling stands above it.
         """
         recorded = self._recorded()
         for need in dict.fromkeys(needs):
             split, cell_m = need
             if not self.is_there(need):
+                if split in LABELLED:
+                    command = f"python -m occ_perception.labeling.pseudo {self.root(cell_m)} {LABELLED[split]}"
+                    raise DatasetError(f"there is no split {split!r}", where=str(self.root(cell_m)),
+                                       fix=f"Make it by `{command}`, then repeat this")
                 self._simulate(split, rigs, console, workers)
                 if not self._as_simulated(cell_m):
                     shrink(self.simulated, split, self.root(cell_m), self.scale.network.image_size,
@@ -104,8 +112,11 @@ class DataFolders:
 
 
 @cache
-def _identity_in(path: Path, modified_ns: int) -> Identity:
+def _identity_in(path: Path, split: str, modified_ns: int) -> Identity:
     """What a split's own file says; read once, for it lists hundreds of scenes."""
+    if split in LABELLED:
+        labelled = open_split(path.parent, split)
+        return {"version": labelled.version, "content_hash": labelled.content_hash, "frames": len(labelled)}
     about = read_yaml(path)
     identity = {key: about.get(key) for key in _IDENTIFIES}
     return {**identity, "shrunk_from": about["smaller"].get("of")} if "smaller" in about else identity

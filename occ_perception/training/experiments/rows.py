@@ -27,6 +27,8 @@ PATHS = "paths"
 """Split on which paths alone are scored, always on the truth as it was simulated (`TRUTH_CELL_M`)."""
 WITH_LIDAR = "+lidar"
 """Ends the name of a split that was scored with the LiDAR's ranges as an input."""
+LABELLED = {"train_pseudo": "train", "val_pseudo": "val"}
+"""Splits with the labels of the data engine in place of the truth, and the simulated splits that they are made of."""
 IN_DOMAIN = ("val", "test")
 EVERYWHERE = (*IN_DOMAIN, "night", "districts", "embodiments")
 
@@ -42,6 +44,7 @@ class Row:
         images: share of the scale's number of 2D-only images that is taken from each split.
         seeds: one training each.
         splits: what it is scored on.
+        pseudo: learns from pseudo-labels, and calibrates on some; scored on the truth as all are.
         trajectory_only: the switch of A.1.
         monoscene: the network of the baseline MonoScene.
         lidar: the network takes LiDAR ranges, missing at random in training; scored without and with them.
@@ -55,6 +58,7 @@ class Row:
     images: Mapping[str, float] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
     splits: tuple[str, ...] = EVERYWHERE
+    pseudo: bool = False
     trajectory_only: bool = False
     monoscene: bool = False
     lidar: bool = False
@@ -78,13 +82,20 @@ class Row:
         """The training of one seed."""
         images = {split: max(1, round(share * scale.images)) for split, share in self.images.items()}
         return TrainingConfig(
-            data=data, output=output, trunk=trunk, network=self.network(scale), steps=scale.steps,
-            batch_size=scale.batch_size, learning_rate=scale.learning_rate, seed=seed, bfloat16=scale.bfloat16,
-            device=scale.device, threads=threads, loaders=loaders, checkpoint_minutes=scale.checkpoint_minutes,
+            data=data, output=output, train_split=self.paired[0], validation_split=self.paired[1], trunk=trunk,
+            network=self.network(scale), steps=scale.steps, batch_size=scale.batch_size,
+            learning_rate=scale.learning_rate, seed=seed, bfloat16=scale.bfloat16, device=scale.device,
+            threads=threads, loaders=loaders, checkpoint_minutes=scale.checkpoint_minutes,
             validate_every=scale.steps + 1, calibration_samples=scale.calibration_samples, loss=self.loss(),
             extra_images=images, images_per_batch=scale.images_per_batch if images else 0,
             rays=scale.rays if self.loss().consistency > 0 else 0,
         )
+
+    @property
+    def paired(self) -> tuple[str, str]:
+        """The splits that are learned from and calibrated on."""
+        train, val = LABELLED if self.pseudo else LABELLED.values()
+        return train, val
 
     def cells(self, scale: Scale) -> float:
         """Edge of the voxels of training and scoring, metres."""
@@ -95,13 +106,14 @@ class Row:
         return split, TRUTH_CELL_M if split == PATHS else self.cells(scale)
 
     def learns_from(self, scale: Scale) -> list[Need]:
-        """The data on which the trained network depends beside the trunk: `val` calibrates it."""
-        return [(split, self.cells(scale)) for split in ("train", "val", *self.images)]
+        """The data on which the trained network depends beside the trunk."""
+        return [(split, self.cells(scale)) for split in (*self.paired, *self.images)]
 
     def needs(self, scale: Scale) -> list[Need]:
-        """All data that training and scoring read."""
+        """All data that training and scoring read, and what pseudo-labels are made from."""
+        source = [(LABELLED[split], self.cells(scale)) for split in self.paired if split in LABELLED]
         scored = [self.need(split.removesuffix(WITH_LIDAR), scale) for split in self.splits]
-        return list(dict.fromkeys([*self.learns_from(scale), *scored]))
+        return list(dict.fromkeys([*source, *self.learns_from(scale), *scored]))
 
 
 THREE_SEEDS = (0, 1, 2)
@@ -131,6 +143,7 @@ ROWS: dict[str, Row] = {row.name: row for row in (
     _at_night(0.3),
     _at_night(0.6),
     _at_night(0.9),
+    Row("pseudo_labels", "WalkOCC w/o 2D, on pseudo-labels", splits=IN_DOMAIN, pseudo=True),
     Row("lidar", "with LiDAR ranges", splits=(*EVERYWHERE, *(split + WITH_LIDAR for split in EVERYWHERE)), lidar=True),
 )}
 

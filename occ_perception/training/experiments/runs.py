@@ -131,23 +131,31 @@ class Runs:
 
     def ensure_data(self, runs: Sequence[Run]) -> None:
         """Make the data that these runs read, if they are missing; another process that makes them is waited for."""
-        needs = [self._trunk_need, *(need for run in runs for need in run.row.needs(self.scale))]
+        pretraining = [] if self._trunk() else [self._trunk_need]
+        needs = [*pretraining, *(need for run in runs for need in run.row.needs(self.scale))]
         with claim(self._lock("data"), self.console, wait=True):
             self.data.ensure(needs, self.folders.rigs, self.console, self.threads)
 
     def ensure_trunk(self) -> Path:
         """The trunk that every run starts from; it is pretrained first if there is none."""
-        name = f"trunk-{str(self.trunk_key())[:8]}.safetensors"
-        kept, working = self.folders.results / name, self.folders.work / name
         with claim(self._lock("trunk"), self.console, wait=True):
-            for path in (kept, working):
-                if path.is_file():
-                    return path
-            self.console.print(f"pretraining the trunk {name}", highlight=False)
+            if (there := self._trunk()) is not None:
+                return there
+            kept, working = self._trunk_places()
+            self.console.print(f"pretraining the trunk {kept.name}", highlight=False)
             made = pretrain(self._trunk_config(self.folders.work / working.stem), resume=True, console=self.console)
             target = kept if made.stat().st_size <= LARGEST_KEPT_TRUNK_BYTES else working
             _copy(made, target)
             return target
+
+    def _trunk(self) -> Path | None:
+        """The trunk where it is pretrained already."""
+        return next((path for path in self._trunk_places() if path.is_file()), None)
+
+    def _trunk_places(self) -> tuple[Path, Path]:
+        """Where a trunk lies: beside the results if it is small, else in the working folder."""
+        name = f"trunk-{str(self.trunk_key())[:8]}.safetensors"
+        return self.folders.results / name, self.folders.work / name
 
     def carry_out(self, run: Run) -> Result:
         """Train a run and score it, from wherever an earlier attempt was stopped.

@@ -206,6 +206,7 @@ def test_seeds_are_those_of_the_table_unless_others_are_asked_for() -> None:
 
 def test_unknown_experiments_list_the_known_ones() -> None:
     assert len(get_tables("walkocc/all")) == 8
+    assert [spec.name for spec in get_tables("walkocc/pseudo")] == ["pseudo"]
     for wrong in ("walkocc/table8", "trackocc/table1", "table1", ""):
-        with pytest.raises(ConfigurationError, match=r"walkocc/table1, .*walkocc/lidar, walkocc/all"):
+        with pytest.raises(ConfigurationError, match=r"walkocc/table1, .*walkocc/lidar, walkocc/pseudo, walkocc/all"):
             get_tables(wrong)

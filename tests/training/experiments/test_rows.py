@@ -8,7 +8,7 @@ import pytest
 
 from occ_perception.errors import ConfigurationError
 from occ_perception.geometry import SIDEWALK_GRID
-from occ_perception.training.experiments.rows import ROWS, TRUTH_CELL_M, Row, get_row
+from occ_perception.training.experiments.rows import LABELLED, ROWS, TRUTH_CELL_M, Row, get_row
 from occ_perception.training.experiments.scale import SCALES, Scale, get_scale
 from occ_perception.training.loop import TrainingConfig
 
@@ -23,7 +23,7 @@ def training(row: Row, scale: Scale, seed: int = 0) -> TrainingConfig:
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 def test_every_row_can_be_configured_at_every_scale_with_equal_budgets(row: Row, scale: Scale) -> None:
     config, base = training(row, scale), training(ROWS["walkocc_paired"], scale)
-    for field in ("steps", "batch_size", "learning_rate", "train_split", "bfloat16", "augmentation"):
+    for field in ("steps", "batch_size", "learning_rate", "bfloat16", "augmentation"):
         assert getattr(config, field) == getattr(base, field)
     encoder = ("image_size", "resnet_layers", "stem_channels", "stage_channels", "neck_channels", "first_stage")
     assert [getattr(config.network, name) for name in encoder] == [getattr(base.network, name) for name in encoder]
@@ -55,6 +55,9 @@ def test_rows_differ_in_what_their_names_say_and_nothing_else() -> None:
     monoscene, flashocc = training(ROWS["monoscene"], scale), training(ROWS["flashocc"], scale)
     assert (monoscene.network.lifter, monoscene.network.space) == ("line_of_sight", "volume")
     assert replace(monoscene, network=flashocc.network, loss=flashocc.loss) == flashocc
+    pseudo = training(ROWS["pseudo_labels"], scale)
+    assert (pseudo.train_split, pseudo.validation_split) == ("train_pseudo", "val_pseudo")
+    assert replace(pseudo, train_split="train", validation_split="val") == paired
     assert ROWS["trajectory_only"].loss().occupancy == 0
     assert training(ROWS["trajectory_only"], scale).network == paired.network
     assert training(ROWS["lidar"], scale).network == replace(paired.network, lidar=True)
@@ -78,7 +81,8 @@ def test_the_row_of_the_scales_own_cells_is_walkocc_without_2d_images() -> None:
 def test_no_row_sees_night_other_bodies_or_test_data_but_as_2d_images_of_its_own_splits() -> None:
     for row in ROWS.values():
         learned = {split for split, _ in row.learns_from(SCALES["cpu"])}
-        assert learned <= {"train", "val", "images_day", "images_night", "images_embodiments"}
+        assert {LABELLED.get(split, split) for split in learned} <= {
+            "train", "val", "images_day", "images_night", "images_embodiments"}
         assert not learned & (set(row.splits) - {"val"})
 
 

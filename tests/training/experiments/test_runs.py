@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from occ_perception.datasets import open_split
 from occ_perception.errors import DatasetError
+from occ_perception.labeling.pseudo import label_split
 from occ_perception.training.experiments import runs as runs_module
 from occ_perception.training.experiments.__main__ import RIGS, Made, run_experiment
 from occ_perception.training.experiments.claims import claim
@@ -175,6 +177,25 @@ def test_when_the_time_is_over_work_stops_and_the_table_shows_what_is_missing(
     assert "time is over" in place.said()
     assert json.loads(made.files[1].read_text())["missing"] == ["occupancy_only-s0", "semantics-s0"]
     assert not list(place.work.rglob("*.lock"))
+
+
+def test_pseudo_labels_are_demanded_by_the_command_that_makes_them_and_then_learned_from(place: Place) -> None:
+    small = place.work / "small" / "72x128_0.40m"
+    for split in ("train", "val"):
+        with pytest.raises(DatasetError, match=rf"no split '{split}_pseudo'.*labeling.pseudo {small} {split}`"):
+            place.run("walkocc/pseudo")
+        label_split(small, split, console=place.console)
+    assert json.loads(place.run("walkocc/pseudo")[1].read_text())["missing"] == []
+    run = Run(ROWS["pseudo_labels"], 0)
+    result = place.runs().result(run)
+    assert result is not None
+    labelled = open_split(small, "train_pseudo")
+    assert result["data"]["train_pseudo"] == {"version": labelled.version, "content_hash": labelled.content_hash,
+                                              "samples": SMOKE.frames * SMOKE.scenes}
+    assert set(result["evaluations"]) == {"val", "test"}
+    key = place.runs().key(run)
+    shutil.rmtree(small)
+    assert place.runs().key(run) == key  # which data they were is recorded beside the results
 
 
 def test_results_of_other_data_are_not_mixed_in(place: Place) -> None:
