@@ -164,6 +164,12 @@ def experiment(context: typer.Context) -> None:
     _pass_on(context, "occ_perception.training.experiments.__main__")
 
 
+@app.command(context_settings=_PASS_ON, add_help_option=False)
+def label(context: typer.Context) -> None:
+    """Label recordings: occupancy ground truth from bags; `label --help` lists the commands."""
+    _pass_on(context, "occ_perception.labeling.__main__")
+
+
 @app.command()
 def env(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Print machine, versions and settings, for a report of a bug."""
@@ -231,6 +237,18 @@ def rig_convert(
     out.parent.mkdir(parents=True, exist_ok=True)
     save_rig(rig, out)
     Console().print(f"{len(rig.cameras)} cameras, {len(rig.lidars)} LiDARs: {out}. Look at it with `rig check`.")
+
+
+@rig_app.command("health", context_settings=_PASS_ON, add_help_option=False)
+def rig_health(context: typer.Context) -> None:
+    """Judge whether cameras and LiDARs agree, and refine where cameras look; `rig health --help` lists the options."""
+    _pass_on(context, "occ_perception.labeling.rig_health")
+
+
+@rig_app.command("calibrate", context_settings=_PASS_ON, add_help_option=False)
+def rig_calibrate(context: typer.Context) -> None:
+    """Calibrate a camera and its place beside a LiDAR from a board; `rig calibrate --help` lists the options."""
+    _pass_on(context, "occ_perception.labeling.rig_calibrate")
 
 
 @bag_app.command("info")
@@ -335,9 +353,10 @@ def _shipped(relative: str) -> Path:
 
 
 def _rig_file(text: str) -> Path:
-    """A rig by file, or by the name of a shipped one."""
-    by_name = not Path(text).exists() and "/" not in text and not text.endswith(".yaml")
-    return _shipped("calibration") / f"{text}.yaml" if by_name else Path(text)
+    from occ_perception.ros.environment import rig_file
+
+    path: Path = rig_file(text)
+    return path
 
 
 def _rig(text: str) -> Rig:
@@ -404,7 +423,7 @@ def _pass_on(context: typer.Context, module: str) -> None:
         sub = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         sub.command()(command)
     try:
-        sub(args=context.args, prog_name=f"occ-perception {context.info_name}")
+        sub(args=context.args, prog_name=context.command_path)
     except SystemExit as end:
         # Statuses that say more than "failed" stay: 128 + signal, and 75 for what can be gone on with.
         more = isinstance(end.code, int) and end.code > ERROR_STATUS

@@ -15,8 +15,9 @@ from occ_perception import cli
 from occ_perception.calibration import load_rig
 
 SHIPPED = Path(__file__).resolve().parents[1] / "calibration"
-COMMANDS = [["replay"], ["score"], ["simulate"], ["env"], ["rig", "check"], ["rig", "convert"], ["bag", "info"],
-            ["bag", "create"], ["bag", "simulate"], ["engine", "check"], ["demo"], ["bench"]]
+COMMANDS = [["replay"], ["score"], ["simulate"], ["env"], ["rig", "check"], ["rig", "convert"], ["rig", "health"],
+            ["rig", "calibrate"], ["bag", "info"], ["bag", "create"], ["bag", "simulate"], ["engine", "check"],
+            ["demo"], ["bench"]]
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -58,6 +59,14 @@ def foreign(folder: Path) -> Path:
     (["engine", "check", "{tmp}"], "manifest.yaml"),
     (["rig", "check", "sidewalk_wheeled", "--images", "front={tmp}/none.jpg"], "does not exist"),
     (["rig", "check", "sidewalk_wheeled", "--images", "rear={tmp}/holiday.mcap"], "the rig has no rear"),
+    (["rig", "health", "sidewalk_wheeled", "--bag", "{tmp}/holiday.mcap"], "holiday.mcap"),
+    (["rig", "health", "sidewalk_wheeled", "--images", "front={tmp}", "--cloud", "top={tmp}"], "no file ending in"),
+    (["rig", "calibrate", "sidewalk_wheeled", "--camera", "rear", "--images", "{tmp}", "--cloud", "{tmp}", "--out",
+      "{tmp}/rig.yaml"], "no sensor named 'rear'"),
+    (["rig", "calibrate", "sidewalk_wheeled", "--camera", "front", "--bag", "{tmp}/nothing", "--out",
+      "{tmp}/rig.yaml"], "does not exist"),
+    (["rig", "calibrate", "sidewalk_wheeled", "--camera", "front", "--bag", "{tmp}/nothing", "--marker", "0.2", "--out",
+      "{tmp}/rig.yaml"], "marker_m < square_m"),
     (["bag", "create", "{tmp}/new.mcap", "--rig", "sidewalk_wheeled", "--images", "{tmp}"], "no files for camera"),
     (["rig", "convert", "opencv", "{tmp}/holiday.mcap", "--out", "{tmp}/rig.yaml"], "unknown kind of calibration"),
 ])
@@ -78,6 +87,20 @@ def test_a_wrong_option_is_refused_with_the_choices(capsys: pytest.CaptureFixtur
     assert "cuda" in err
     status, _, err = run(capsys, "replay", str(foreign(tmp_path)), "--topic", "front", "--model", str(tmp_path))
     assert status == 2
+
+
+@pytest.mark.parametrize("arguments", [
+    ["health", "sidewalk_wheeled", "--images", "front=a.png"],
+    ["health", "sidewalk_wheeled", "--images", "a", "--cloud", "b", "--bag", "c"],
+    ["calibrate", "sidewalk_wheeled", "--camera", "front", "--out", "r.yaml"],
+    ["calibrate", "sidewalk_wheeled", "--camera", "front", "--out", "r.yaml", "--bag", "c", "--squares", "7by5"],
+], ids=" ".join)
+def test_incomplete_input_of_a_calibration_is_refused_with_what_to_give(
+        capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    status, _, err = run(capsys, "rig", *arguments)
+    assert status == 2
+    assert "--images" in err or "COLUMNSxROWS" in err
+    assert f"Usage: occ-perception rig {arguments[0]}" in err
 
 
 def test_a_missing_optional_package_names_the_extra(

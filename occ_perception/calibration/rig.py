@@ -226,7 +226,7 @@ def load_rig(path: str | Path) -> Rig:
     cameras = data.get("cameras") if isinstance(data, Mapping) else None
     for camera in cameras if isinstance(cameras, list) else []:
         if isinstance(camera, dict) and isinstance(camera.get("mask"), str):
-            camera["mask"] = str(path.parent / camera["mask"])
+            camera["mask"] = str((path.parent / camera["mask"]).resolve())  # so that a copy elsewhere finds it
     return rig_from_dict(data, where=str(path))
 
 

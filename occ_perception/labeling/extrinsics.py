@@ -163,9 +163,10 @@ def refine_extrinsics(frames: Sequence[LabelFrame], camera: RigCamera, *, transl
 def alignment_picture(frame: LabelFrame, camera: RigCamera) -> Image:
     """The camera's image with the scan by range (red near, blue at 10 m) and its depth edges in white, uint8 RGB."""
     points, edges = (_at_exposure(frame, camera.name, each) for each in (frame.points_m, _edges_of(frame)))
+    radius_px = max(1, camera.width // 640)  # as visible in large images
     drawn = draw_points(frame.images[camera.name], camera.mounted(), points,
-                        range_colours(np.linalg.norm(points, axis=1)), 1)
-    return draw_points(drawn, camera.mounted(), edges, np.tile(EDGE_RGB, (len(edges), 1)), 2)
+                        range_colours(np.linalg.norm(points, axis=1)), radius_px)
+    return draw_points(drawn, camera.mounted(), edges, np.tile(EDGE_RGB, (len(edges), 1)), radius_px + 1)
 
 
 def _moved(x: Array) -> Array:

@@ -231,7 +231,7 @@ class Recording:
             if frame.T_odom_base is None:
                 self.drops["no_pose"] += 1
                 continue
-            points, sensor = _in_base(frame.clouds, self.rig)
+            points, sensor = points_in_base(frame.clouds, self.rig)
             frames.append(LabelFrame(
                 stamp_ns=frame.stamp_ns, images={name: image.pixels for name, image in frame.images.items()},
                 points_m=points, point_sensor=sensor, T_world_base=frame.T_odom_base,
@@ -319,7 +319,7 @@ def _rising(pairs: NDArray[np.int64], drops: Counter[str]) -> tuple[Stamps, NDAr
     return stamps[rows[newer]], rows[newer]
 
 
-def _in_base(clouds: Mapping[str, PointCloud], rig: Rig) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+def points_in_base(clouds: Mapping[str, PointCloud], rig: Rig) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """All points of a frame in the base, float32 [P, 3], and which LiDAR of the rig measured each, uint8 [P]."""
     points, sensors = [np.zeros((0, 3), np.float32)], [np.zeros(0, np.uint8)]
     for row, lidar in enumerate(rig.lidars):

@@ -55,13 +55,8 @@ def create_bag(
     clouds = dict(clouds or {})
     _check_names("camera", {camera.name for camera in rig.cameras}, set(images), complete=True)
     _check_names("LiDAR", {lidar.name for lidar in rig.lidars}, set(clouds), complete=False)
-    files = {name: _series(path, IMAGE_SUFFIXES) for name, path in images.items()}
-    files |= {name: _series(path, cloud_files.SUFFIXES) for name, path in clouds.items()}
-    counts = {name: len(series) for name, series in files.items()}
-    if len(set(counts.values())) != 1:
-        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise RecordingError(f"the sensors have different numbers of files: {listed}",
-                             fix="The n-th files of all sensors belong to one instant; remove what has no counterpart.")
+    files = instants(images, clouds)
+    counts = {name: len(paths) for name, paths in files.items()}
     encoder = MessageEncoder(make, base_frame=rig.base_frame, odom_frame=rig.odom_frame)
     with BagWriter(output, overwrite=overwrite) as bag:
         bag.write(frames.STATIC_TRANSFORMS_TOPIC, start_ns, encoder.static_transforms(rig, start_ns))
@@ -81,6 +76,21 @@ def create_bag(
         return written.counts
 
 
+def instants(images: Mapping[str, str | Path], clouds: Mapping[str, str | Path]) -> dict[str, list[Path]]:
+    """The files of every sensor from one file or folder each; the n-th of all belong to one instant.
+
+    Raises:
+        RecordingError: a sensor without a file, or sensors with different numbers of them.
+    """
+    files = {name: _series(path, IMAGE_SUFFIXES) for name, path in images.items()}
+    files |= {name: _series(path, cloud_files.SUFFIXES) for name, path in clouds.items()}
+    if len({len(paths) for paths in files.values()}) > 1:
+        listed = ", ".join(f"{name} {len(paths)}" for name, paths in files.items())
+        raise RecordingError(f"the sensors have different numbers of files: {listed}",
+                             fix="The n-th files of all sensors belong to one instant; remove what has no counterpart.")
+    return files
+
+
 def _check_names(kind: str, there: set[str], given: set[str], *, complete: bool) -> None:
     foreign, missing = sorted(given - there), sorted(there - given) if complete else []
     if foreign or missing:
@@ -89,11 +99,12 @@ def _check_names(kind: str, there: set[str], given: set[str], *, complete: bool)
 
 
 def _series(path: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The file, or the files of a folder in the order of their names; raises RecordingError where there is none."""
     path = Path(path)
-    series = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.suffix.lower() in suffixes)
-    if not series:
+    files = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.suffix.lower() in suffixes)
+    if not files:
         raise RecordingError(f"no file ending in {', '.join(suffixes)}", where=str(path), fix="Check the path.")
-    return series
+    return files
 
 
 def _image_message(encoder: MessageEncoder, path: Path, size: tuple[int, int], stamp_ns: int, frame: str) -> Any:

@@ -86,16 +86,17 @@ def sheet(panels: Panels, width: int = 1500) -> Picture:
 
 
 def arrange(rows: Sequence[Mapping[str, Picture]], legend: Mapping[str, Colour], *, width: int = 1500,
-            keys: Mapping[str, Mapping[str, Colour]] | None = None) -> Picture:
+            row_px: int = 520, keys: Mapping[str, Mapping[str, Colour]] | None = None) -> Picture:
     """Rows of pictures on one white sheet.
 
     Args:
         rows: pictures by caption, from the top; those of a row become equally high.
         legend: colours by name, below all.
+        row_px: no row is higher.
         keys: by caption, colours by name that belong to one picture only.
     """
     gap = 16
-    drawn = [_row(row, width, gap, keys or {}) for row in rows]
+    drawn = [_row(row, width, gap, row_px, keys or {}) for row in rows]
     return np.vstack([np.full((gap, width, 3), 255, np.uint8), *drawn, _legend(legend, width, gap)])
 
 
@@ -104,11 +105,12 @@ def class_colours(taxonomy: Taxonomy) -> dict[str, Colour]:
     return dict(list(zip(taxonomy.classes, taxonomy.colours, strict=True))[1:])
 
 
-def _row(pictures: Mapping[str, Picture], width: int, gap: int, keys: Mapping[str, Mapping[str, Colour]]) -> Picture:
+def _row(pictures: Mapping[str, Picture], width: int, gap: int, highest: int,
+         keys: Mapping[str, Mapping[str, Colour]]) -> Picture:
     """Pictures side by side at one height, so that together they fill the width."""
     inner = width - gap * (len(pictures) + 1)
     height = int(inner / sum(p.shape[1] / p.shape[0] for p in pictures.values()))
-    height = min(height, 520)
+    height = min(height, highest)
     strip = np.full((height + 40, width, 3), 255, np.uint8)
     left = gap
     for caption, picture in pictures.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -260,3 +261,9 @@ def paint_labels(image: Picture, labels: NDArray[np.uint8], palette: NDArray[np.
     blended = image.astype(np.float32)
     blended[painted] = (1 - opacity) * blended[painted] + opacity * palette[labels[painted]]
     return blended.astype(np.uint8)
+
+
+def write_picture(picture: Picture, path: Path) -> None:
+    """Write a picture in the format of the file's ending, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), picture[..., ::-1])

@@ -21,6 +21,7 @@ from occ_perception.geometry import se3
 from occ_perception.geometry.grid import SIDEWALK_GRID, VoxelGridSpec
 from occ_perception.recordings.cloud_files import read_cloud
 from occ_perception.replay import overlay
+from occ_perception.replay.pictures import write_picture
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -68,13 +69,7 @@ def check_pictures(rig: Rig, images: Mapping[str, Path], clouds: Mapping[str, Pa
     drawn = {}
     for name, path in images.items():
         camera = rig.camera(name)
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise RecordingError("cannot be read as an image", where=str(path))
-        if image.shape[:2] != (camera.height, camera.width):
-            size = f"{image.shape[1]}x{image.shape[0]} pixels, the rig says {camera.width}x{camera.height}"
-            raise RecordingError(size, where=str(path), fix="Give the image as the camera made it, or correct the rig.")
-        picture = np.ascontiguousarray(image[..., ::-1]).astype(np.uint8)
+        picture = read_image(path, camera)
         points = 0
         mounted = camera.mounted()
         for lidar, cloud in scans:
@@ -85,11 +80,21 @@ def check_pictures(rig: Rig, images: Mapping[str, Path], clouds: Mapping[str, Pa
     return drawn
 
 
+def read_image(path: Path, camera: RigCamera) -> NDArray[np.uint8]:
+    """RGB pixels [H, W, 3] of an image file; raises RecordingError unless it is an image of the camera's size."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise RecordingError("cannot be read as an image", where=str(path))
+    if image.shape[:2] != (camera.height, camera.width):
+        size = f"{image.shape[1]}x{image.shape[0]} pixels, the rig says {camera.width}x{camera.height}"
+        raise RecordingError(size, where=str(path), fix="Give the image as the camera made it, or correct the rig.")
+    return np.ascontiguousarray(image[..., ::-1]).astype(np.uint8)
+
+
 def save_pictures(pictures: Mapping[str, tuple[NDArray[np.uint8], int]], folder: Path) -> None:
     """Write what `check_pictures` gave as CAMERA.png into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name, (picture, _) in pictures.items():
-        cv2.imwrite(str(folder / f"{name}.png"), picture[..., ::-1])
+        write_picture(picture, folder / f"{name}.png")
 
 
 def rig_table(rig: Rig, pictures: Mapping[str, tuple[NDArray[np.uint8], int]]) -> Table:

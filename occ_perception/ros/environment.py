@@ -35,6 +35,12 @@ def shipped(relative: str) -> Path:
                              fix=f"Looked in {', '.join(map(str, folders))}; install the package again")
 
 
+def rig_file(text: str) -> Path:
+    """A rig by file, or by the name of a shipped one."""
+    by_name = not Path(text).exists() and "/" not in text and not text.endswith(".yaml")
+    return shipped("calibration") / f"{text}.yaml" if by_name else Path(text)
+
+
 def use_transport_profile(environment: MutableMapping[str, str] | None = None) -> None:
     """Name our Fast DDS profile in `environment` (default this process's), unless somebody named one already.
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from occ_perception.calibration import Rig, RigCamera
+from occ_perception import cli
+from occ_perception.calibration import Rig, RigCamera, load_rig, save_rig
 from occ_perception.calibration.rig import rig_from_dict
 from occ_perception.errors import CalibrationError, ConfigurationError
 from occ_perception.geometry import Camera, make_camera, se3
@@ -166,3 +168,28 @@ def test_all_faults_of_the_input_are_listed() -> None:
     with pytest.raises(ConfigurationError) as wrong:
         Board(columns=2, marker_m=0.2, tape_m=1.0, dictionary="DICT_9")
     assert len(wrong.value.faults) == 4
+
+
+def test_the_command_takes_folders_names_what_it_leaves_out_and_writes_rig_and_picture(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lens = make_camera("pinhole", 640, 480, LENSES["pinhole"])
+    (tmp_path / "images").mkdir()
+    (tmp_path / "scans").mkdir()
+    for k, T in enumerate(poses()[:7]):
+        cloud = scan(se3.invert(T_BASE_LIDAR) @ T_BASE_CAMERA @ T, ring=k != 3)
+        cv2.imwrite(str(tmp_path / "images" / f"{k}.png"), photograph(lens, T))
+        np.save(tmp_path / "scans" / f"{k}.npy", np.column_stack([cloud.points_m, cloud.intensity]))
+    wrong = T_BASE_CAMERA @ se3.from_euler(0.03, 0.0, 0.0)
+    save_rig(rig_of("pinhole", wrong, (300.0, 300.0, 320.0, 240.0)), tmp_path / "rig.yaml")
+    with pytest.raises(SystemExit) as end:
+        cli.main(["rig", "calibrate", str(tmp_path / "rig.yaml"), "--camera", "front", "--images",
+                  str(tmp_path / "images"), "--cloud", str(tmp_path / "scans"), "--out",
+                  str(tmp_path / "made" / "new.yaml"), "--pictures", str(tmp_path / "made")])
+    out = capsys.readouterr().out
+    assert end.value.code == 0
+    assert "6 of 7" in out
+    assert "pair 3 is left out: the LiDAR does not see the ring" in out
+    off = se3.invert(T_BASE_CAMERA) @ load_rig(tmp_path / "made" / "new.yaml").camera("front").T_base_camera
+    assert np.degrees(Rotation.from_matrix(off[:3, :3]).magnitude()) < 0.6
+    picture = cv2.imread(str(tmp_path / "made" / "front.png"))[..., ::-1]
+    assert (picture == (255, 60, 60)).all(axis=2).sum() > 500  # returns of the ring

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from occ_perception.calibration import RigCamera
+from occ_perception import cli
+from occ_perception.calibration import Rig, RigCamera, RigLidar, load_rig, save_rig
 from occ_perception.errors import ConfigurationError
 from occ_perception.geometry import se3
 from occ_perception.labeling.clip import LabelFrame
@@ -149,3 +153,31 @@ def test_the_picture_shows_points_and_edges(frames: list[LabelFrame]) -> None:
     changed = (picture != frames[0].images["front"]).any(axis=2)
     assert 0.01 < changed.mean() < 0.9
     assert (picture[changed] == 255).all(axis=1).any()
+
+
+def test_the_command_judges_refines_and_draws(
+        frames: list[LabelFrame], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for k, frame in enumerate(frames[:3]):
+        (tmp_path / "front").mkdir(exist_ok=True)
+        (tmp_path / "top").mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / "front" / f"{k}.png"), frame.images["front"])
+        np.save(tmp_path / "top" / f"{k}.npy", (frame.points_m - LIDAR_M).astype(np.float32))
+    lidar = RigLidar(name="top", frame="top", T_base_lidar=se3.make(np.eye(3), LIDAR_M))
+
+    def judged(camera: RigCamera) -> tuple[int, str]:
+        save_rig(Rig(name="test", cameras=(camera,), lidars=(lidar,)), tmp_path / "rig.yaml")
+        with pytest.raises(SystemExit) as end:
+            cli.main(["rig", "health", str(tmp_path / "rig.yaml"), "--images", str(tmp_path), "--cloud",
+                      str(tmp_path), "--out", str(tmp_path / "drawn"), "--refine", str(tmp_path / "new.yaml")])
+        return int(end.value.code or 0), capsys.readouterr().out
+
+    status, out = judged(CAMERA)
+    assert status == 0
+    assert "no rig was written" in out
+    assert not (tmp_path / "new.yaml").exists()
+    one = cv2.imread(str(tmp_path / "drawn" / "front.png"))
+    status, out = judged(turned((0.0, -1.5, 0.0)))
+    assert status == 0
+    assert "depth edges miss image edges" in out
+    assert error_deg(load_rig(tmp_path / "new.yaml").camera("front")) < 0.6
+    assert (one.shape != cv2.imread(str(tmp_path / "drawn" / "front.png")).shape)  # two beside each other are lower
