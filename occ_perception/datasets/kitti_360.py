@@ -39,8 +39,6 @@ from occ_perception.datasets.public import (
     read_keyed,
     read_rgb,
     read_rows,
-    scan_labels,
-    scan_ranges,
 )
 from occ_perception.datasets.sample import Sample
 from occ_perception.datasets.semantic_kitti import COMPLETION_GRID, T_BASE_LIDAR, read_points
@@ -167,21 +165,11 @@ class Kitti360Dataset(_Kitti360):
 
     def __getitem__(self, index: int) -> Sample:
         name, number, row = self.frames[index]
-        drive = self._drives[name]
-        T_world_base = drive.T_world_base[row]
-        T_world_grid = se3.gravity_aligned(T_world_base)
-        T_grid_base = se3.invert(T_world_grid) @ T_world_base
         points_m = read_points(self._scans(name) / f"{number:010d}.bin", T_BASE_LIDAR)
-        labels = scan_labels(se3.apply(T_grid_base, points_m).astype(np.float32),
-                             np.full(len(points_m), OCCUPIED, np.uint8), self.spec,
-                             se3.apply(T_grid_base, T_BASE_LIDAR[:3, 3]))
         images = {camera.name: read_rgb(self._image(name, camera.name, number)) for camera in self.rig.cameras}
-        return Sample(
-            scene=name, index=number, stamp_ns=int(drive.stamps_ns[row]), rig=self.rig, images=images,
-            semantics=self._semantics(name, number), T_grid_base=T_grid_base, spec=self.spec,
-            T_world_grid=T_world_grid, labels=labels, visible=labels != UNKNOWN,
-            range_m=scan_ranges(points_m, self.rig, images), points_m=points_m,
-            waypoints_m=drive.waypoints(row, T_world_grid), taxonomy=self.taxonomy.name)
+        return self._drives[name].sample_of_scan(
+            row, points_m, np.full(len(points_m), OCCUPIED, np.uint8), self.spec, images,
+            self._semantics(name, number), scene=name, index=number, taxonomy=self.taxonomy.name)
 
     def _semantics(self, drive: str, number: int) -> Mapping[str, NDArray[np.uint8]]:
         paths = {camera.name: self.root / "data_2d_semantics" / "train" / drive / camera.name / "semantic"

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from occ_perception.calibration import Rig
+from occ_perception.datasets.sample import Sample
 from occ_perception.errors import ConfigurationError, DatasetError, ShapeError
 from occ_perception.geometry import VoxelGridSpec, se3
 from occ_perception.geometry.lens import jit
@@ -213,6 +214,27 @@ class Drive:
         """`waypoints_ahead` of the pose in that row."""
         times_s = (self.stamps_ns - self.stamps_ns[0]) * 1e-9
         return waypoints_ahead(self.T_world_base, times_s, row, T_world_grid)
+
+    def sample_of_scan(self, row: int, points_m: NDArray[np.float32], labels: NDArray[np.uint8], spec: VoxelGridSpec,
+                       images: Mapping[str, NDArray[np.uint8]], semantics: Mapping[str, NDArray[np.uint8]], *,
+                       scene: str, index: int, taxonomy: str) -> Sample:
+        """The sample of a data set without voxel truth: an upright grid, and voxels by `scan_labels` of its one scan.
+
+        Args:
+            row: of the pose.
+            points_m: [P, 3] in the base frame, of the rig's first LiDAR.
+            labels: [P], as `scan_labels` takes them.
+        """
+        T_world_base = self.T_world_base[row]
+        T_world_grid = se3.gravity_aligned(T_world_base)
+        T_grid_base = se3.invert(T_world_grid) @ T_world_base
+        voxels = scan_labels(se3.apply(T_grid_base, points_m).astype(np.float32), labels, spec,
+                             se3.apply(T_grid_base, self.rig.lidars[0].T_base_lidar[:3, 3]))
+        return Sample(
+            scene=scene, index=index, stamp_ns=int(self.stamps_ns[row]), rig=self.rig, images=images,
+            semantics=semantics, T_grid_base=T_grid_base, spec=spec, T_world_grid=T_world_grid, labels=voxels,
+            visible=voxels != UNKNOWN, range_m=scan_ranges(points_m, self.rig, images), points_m=points_m,
+            waypoints_m=self.waypoints(row, T_world_grid), taxonomy=taxonomy)
 
 
 def matrices(rows: NDArray[np.float64]) -> NDArray[np.float64]:

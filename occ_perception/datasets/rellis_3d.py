@@ -33,8 +33,6 @@ from occ_perception.datasets.public import (
     read_numbers,
     read_rgb,
     read_rows,
-    scan_labels,
-    scan_ranges,
 )
 from occ_perception.datasets.sample import Sample
 from occ_perception.datasets.scene_folder import read_yaml
@@ -120,22 +118,13 @@ class Rellis3dDataset(PublicDataset):
 
     def __getitem__(self, index: int) -> Sample:
         name, number = self.frames[index]
-        drive = self._drives[name]
         image_path, row = self._image(name, number)
-        T_world_base = drive.T_world_base[row]
-        T_world_grid = se3.gravity_aligned(T_world_base)
-        T_grid_base = se3.invert(T_world_grid) @ T_world_base
         points_m, classes = _read_scan(*self._scan(name, number))
-        labels = scan_labels(se3.apply(T_grid_base, points_m).astype(np.float32), classes, self.spec,
-                             se3.apply(T_grid_base, T_BASE_LIDAR[:3, 3]))
-        image = read_rgb(image_path)
         annotated = self.root / name / f"{_CAMERA}_label_id" / f"{image_path.stem}.png"
-        return Sample(
-            scene=name, index=number, stamp_ns=int(drive.stamps_ns[row]), rig=drive.rig, images={_CAMERA: image},
-            semantics={_CAMERA: LABELS.pixels(read_ids(annotated), annotated)} if annotated.is_file() else {},
-            T_grid_base=T_grid_base, spec=self.spec, T_world_grid=T_world_grid, labels=labels,
-            visible=labels != UNKNOWN, range_m=scan_ranges(points_m, drive.rig, (_CAMERA,)), points_m=points_m,
-            waypoints_m=drive.waypoints(row, T_world_grid), taxonomy=self.taxonomy.name)
+        semantics = {_CAMERA: LABELS.pixels(read_ids(annotated), annotated)} if annotated.is_file() else {}
+        return self._drives[name].sample_of_scan(
+            row, points_m, classes, self.spec, {_CAMERA: read_rgb(image_path)}, semantics, scene=name, index=number,
+            taxonomy=self.taxonomy.name)
 
     def _scan(self, name: str, number: int) -> tuple[Path, Path]:
         folder = self.root / name
