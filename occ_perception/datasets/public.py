@@ -27,6 +27,7 @@ from occ_perception.taxonomy import FREE, OCCUPIED, SIDEWALK, UNKNOWN, Taxonomy
 
 _FOREIGN = -1  # number of no class
 WAYPOINTS, WAYPOINT_S = 10, 0.5
+_SAME_SURFACE_M, _LOWEST_CAMERA_M, _FARTHEST_M = 0.2, 0.3, 1e4
 
 
 @dataclass(frozen=True)
@@ -341,10 +342,15 @@ def scan_labels(points_m: NDArray[np.float32], labels: NDArray[np.uint8], spec: 
     return grid
 
 
-def scan_ranges(points_m: NDArray[np.float32], rig: Rig, cameras: Iterable[str]) -> dict[str, NDArray[np.float32]]:
+def scan_ranges(points_m: NDArray[np.float32], rig: Rig, cameras: Iterable[str], beam_rad: float = 0.0
+                ) -> dict[str, NDArray[np.float32]]:
     """Range of the nearest point in every pixel that has one, float32 [H, W] by camera, metres; 0 elsewhere.
 
-    `points_m` [P, 3] in the base frame. A thin image: no surface hides the points behind it.
+    Args:
+        points_m: [P, 3] in the base frame.
+        beam_rad: a point stands for what lies half as far around it, as returns of a LiDAR with beams so far apart do:
+            it hides what that LiDAR saw behind it from its own place, and pixels in between take the range of the next
+            point. With 0 it stands for its pixel: a thin image, in which no surface hides what is behind.
     """
     ranges: dict[str, NDArray[np.float32]] = {}
     for camera in map(rig.camera, cameras):
@@ -353,8 +359,27 @@ def scan_ranges(points_m: NDArray[np.float32], rig: Rig, cameras: Iterable[str])
         u, v = np.rint(pixels[valid]).astype(np.int64).T
         image = np.full((camera.height, camera.width), np.inf, np.float32)
         np.minimum.at(image, (v, u), np.linalg.norm(seen_from[valid], axis=1).astype(np.float32))
+        if beam_rad > 0:
+            pixel_rad = camera.camera.pixel_rad
+            reach_px = math.ceil(0.5 * beam_rad / pixel_rad)
+            # by how much the range of ground changes within that reach, per square of the range
+            slope = reach_px * pixel_rad / max(camera.T_base_camera[2, 3], _LOWEST_CAMERA_M)
+            image = _closed(image, reach_px, slope)
         ranges[camera.name] = np.where(np.isfinite(image), image, np.float32(0.0))
     return ranges
+
+
+def _closed(image: NDArray[np.float32], reach_px: int, slope: float) -> NDArray[np.float32]:
+    """Ranges [H, W] (inf none) without those behind a nearer one; gaps take the next one within `reach_px`."""
+    near = np.minimum(cv2.erode(image, np.ones((2 * reach_px + 1, 2 * reach_px + 1), np.uint8)), _FARTHEST_M)
+    empty = image > near + _SAME_SURFACE_M + slope * near**2
+    if empty.all():
+        return np.full_like(image, np.inf)
+    away_px, number = cv2.distanceTransformWithLabels(empty.astype(np.uint8), cv2.DIST_L2, 5,
+                                                      labelType=cv2.DIST_LABEL_PIXEL)
+    ranges = np.zeros(number.max() + 1, np.float32)
+    ranges[number[~empty]] = image[~empty]
+    return np.where(away_px <= reach_px, ranges[number], np.float32(np.inf))
 
 
 def waypoints_ahead(T_world_base: ArrayLike, times_s: NDArray[np.float64], index: int,

@@ -19,8 +19,8 @@ samples have them, a file of `occupancy/` also holds
     flow_cells int64 [N, 3], flow_mps float32 [N, 3], flow_confidence float32 [N]    velocity of moving cells
     waypoints_m float32 [10, 2]                 in the grid frame, 0.5 s apart; else they follow from the poses
 
-and the content hash of a sequence is over all its files. Ranges follow from the scans. `without_image` and `taxonomy`
-may be absent: all images are there, the classes are the sidewalk's.
+and the content hash of a sequence is over all its files. Ranges follow from the scans, whose points stand for what lies
+around them. `without_image` and `taxonomy` may be absent: all images are there, the classes are the sidewalk's.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ MAX_FRAMES, PERIOD_S = 60, 0.5
 """WalkOCC F.1: 60 frames at 2 Hz a sequence."""
 _PERIOD_TOLERANCE_S = 0.2
 """A keyframe is the first image of its half second, so a camera of 5 Hz may be so late."""
+BEAM_RAD = 0.017
+"""Between neighbouring returns of a coarse LiDAR (64 beams over 60 degrees): what one of them stands for in ranges."""
 _CONTENT = ("rig.yaml", "poses.txt", "images/*", "clouds/*", "occupancy/*")
 _VOXELS, _INSTANCES = ("labels", "visible", "grid"), ("instance_rows", "track_ids")
 _FLOW, _WAYPOINTS = ("flow_cells", "flow_mps", "flow_confidence"), ("waypoints_m",)
@@ -199,7 +201,7 @@ class Sidewalk3dDataset(SidewalkLabels):
             return Sample(
                 scene=name, index=k, stamp_ns=stamp_ns, rig=drive.rig, images=images, semantics=semantics,
                 T_grid_base=se3.invert(T_world_grid) @ T_world_base, spec=spec, T_world_grid=T_world_grid,
-                labels=arrays["labels"], visible=visible, range_m=scan_ranges(points_m, drive.rig, images),
+                labels=arrays["labels"], visible=visible, range_m=scan_ranges(points_m, drive.rig, images, BEAM_RAD),
                 points_m=points_m, waypoints_m=arrays.get("waypoints_m", drive.waypoints(k, T_world_grid)),
                 instance_rows=arrays.get("instance_rows"), track_ids=arrays.get("track_ids", np.zeros(0, np.uint64)),
                 flow=FlowField(spec, stamp_ns, *(arrays[key] for key in _FLOW)) if _FLOW[0] in arrays else None)

@@ -101,6 +101,14 @@ class Camera:
         _unproject_all(self.kernel, self.packed, pixels, self.cos_max_theta, rays)
         return rays
 
+    @property
+    def pixel_rad(self) -> float:
+        """Angle between two neighbouring pixels in the middle of the image."""
+        u, v = 0.5 * self.width, 0.5 * self.height
+        one, other = self.unproject([[u, v], [u + 1.0, v]])
+        angle = float(np.arccos(np.clip(one @ other, -1.0, 1.0)))
+        return angle if angle > 0.0 else 1.0 / float(self.parameters[0])
+
     def rays(self) -> NDArray[np.float32]:
         """Unit rays of all pixels, float32 [H, W, 3]; NaN outside the field of view. Computed once."""
         return self._rays

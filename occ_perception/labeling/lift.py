@@ -97,21 +97,13 @@ def lift_labels(points_m: NDArray[np.floating[Any]], classes: Mapping[str, NDArr
         mounted, lens = camera.mounted(), camera.camera
         usable = np.ones(image.shape, np.bool_) if mounted.usable is None else mounted.usable
         T_base_camera = (T_anchor_exposure or {}).get(name, np.eye(4)) @ mounted.T_base_camera
-        pixel_rad = _rad_per_px(camera)
+        pixel_rad = lens.pixel_rad
         bin_px = max(1.0, 0.5 * BEAM_SPACING_RAD / pixel_rad)
         # a point is compared with those in the next bin, the farthest of which are two bins away
         slope = 2.0 * bin_px * pixel_rad / max(mounted.T_base_camera[2, 3], _LOWEST_CAMERA_M)
         _label(points, se3.invert(T_base_camera), lens.kernel, lens.packed, lens.cos_max_theta, usable,
                np.ascontiguousarray(image), bin_px, occlusion_margin_m, slope, best, labels)
     return labels
-
-
-def _rad_per_px(camera: RigCamera) -> float:
-    """Angle between two pixels in the middle of the image."""
-    middle = np.array([[0.5 * camera.width, 0.5 * camera.height], [0.5 * camera.width + 1.0, 0.5 * camera.height]])
-    rays = camera.camera.unproject(middle)
-    angle = float(np.arccos(np.clip(rays[0] @ rays[1], -1.0, 1.0)))
-    return angle if angle > 0.0 else 1.0 / float(camera.camera.parameters[0])
 
 
 def _require_classes(camera: RigCamera, image: NDArray[np.uint8]) -> None:

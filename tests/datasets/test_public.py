@@ -132,6 +132,21 @@ def test_ranges_are_of_the_nearest_point_of_a_pixel() -> None:
     np.testing.assert_allclose(ranges, expected, rtol=1e-6)
 
 
+def test_returns_of_a_lidar_stand_for_what_lies_around_them_and_hide_what_is_behind() -> None:
+    T_base_camera = se3.make(se3.OPTICAL_IN_BODY, (0.0, 0.0, 1.0))
+    camera = RigCamera(name="front", frame="front", width=41, height=31, model="pinhole",
+                       parameters=(50.0, 50.0, 20.0, 15.0), T_base_camera=T_base_camera)
+    rig = Rig(name="toy", cameras=(camera,))
+    # a post with two returns 3 pixels apart, and in between and far beside the wall, which another eye saw behind it
+    points = np.array([[5.0, 0.0, 1.0], [5.0, 0.0, 0.7], [20.0, 0.0, 0.5], [20.0, 6.0, 1.0]], np.float32)
+    ranges = scan_ranges(points, rig, ["front"], beam_rad=0.07)["front"]  # 4 pixels wide
+    assert camera.camera.pixel_rad == pytest.approx(1 / 50, rel=1e-2)
+    np.testing.assert_allclose(ranges[15:19, 20], [5.0] * 2 + [np.hypot(5.0, 0.3)] * 2, rtol=1e-6)
+    assert (ranges[15, 3:8] > 20.0).all()
+    assert (ranges > 0).sum() == pytest.approx(2 * 13 + 6, abs=6)
+    assert not scan_ranges(points[:0], rig, ["front"], beam_rad=0.07)["front"].any()
+
+
 def test_waypoints_are_the_places_ahead_in_the_grid_frame() -> None:
     times_s = np.arange(0.0, 7.01, 0.25)
     poses = [se3.from_euler(0.0, 0.0, np.pi / 2, (5.0, t, 0.0)) for t in times_s]

@@ -14,15 +14,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from rich.console import Console
 from safetensors.torch import save_file
 
+from occ_perception.calibration import save_rig
+from occ_perception.datasets import open_split
 from occ_perception.datasets.sample import ImageSample, Sample
+from occ_perception.datasets.scene_folder import write_sample
+from occ_perception.datasets.sidewalk3d import SemanticCloud, write_sequence, write_splits
 from occ_perception.errors import ConfigurationError, DatasetError, TrainingError
 from occ_perception.geometry import VoxelGridSpec
 from occ_perception.networks.walkocc import WalkOccConfig
 from occ_perception.training import checkpoint, loop
-from occ_perception.training.batches import NO_AUGMENTATION
+from occ_perception.training.batches import NO_AUGMENTATION, make_item
 from occ_perception.training.checkpoint import load_network, load_tensors, save_tensors
 from occ_perception.training.evaluate import OnGrid, evaluate, network_predictor
 from occ_perception.training.loop import (
@@ -340,7 +345,7 @@ def test_splits_on_disk_are_mixed_by_name(
         version, content_hash = "1", "abc"
 
     splits = {"train": Split(samples), "val": Split(samples[:1]), "night": Split(image_samples)}
-    for name in ("SimulatedDataset", "ImageDataset"):
+    for name in ("open_split", "ImageDataset"):
         monkeypatch.setattr(loop, name, lambda root, split: splits[split])
     config = replace(config, extra_images={"night": 2}, images_per_batch=1)
     summary = train(config, console=QUIET)
@@ -348,6 +353,59 @@ def test_splits_on_disk_are_mixed_by_name(
     splits["night"].content_hash = "def"
     with pytest.raises(TrainingError, match=r"other data: night\.content_hash abc, not def"):
         train(replace(config, steps=7), resume=True, console=QUIET)
+
+
+@pytest.fixture
+def labelled(config: TrainingConfig, samples: Sequence[Sample]) -> Path:
+    """A folder with `train`, which was labelled, and `val`, which was simulated."""
+    sequence = [replace(sample, index=k, stamp_ns=500_000_000 * k) for k, sample in enumerate(samples)]
+    clouds = [SemanticCloud(sample.points_m, np.ones(len(sample.points_m), np.uint8))
+              for sample in sequence if sample.points_m is not None]
+    write_sequence(config.data / "walks" / "0001", sequence, clouds, area="touristy", night=False)
+    write_splits(config.data, "labels 2", {"train": ["walks/0001"]})
+    scene = config.data / "val" / "walk"
+    scene.mkdir(parents=True)
+    save_rig(samples[0].rig, scene / "rig.yaml")
+    write_sample(scene, samples[0])
+    (scene.parent / "split.yaml").write_text(yaml.safe_dump({
+        "version": "sim 1", "content_hash": "abc", "taxonomy": "sidewalk14",
+        "scenes": [{"name": "walk", "frames": 1}]}))
+    return config.data
+
+
+def test_a_folder_may_hold_labelled_and_simulated_splits(config: TrainingConfig, labelled: Path) -> None:
+    summary = train(config, console=QUIET)
+    assert summary["data"] == {
+        "train": {"version": "labels 2", "content_hash": open_split(labelled, "train").content_hash, "samples": 4},
+        "val": {"version": "sim 1", "content_hash": "abc", "samples": 1}}
+    assert {"depth", "semantics", "trajectory"} <= summary["losses"].keys()
+    assert load_network(config.output / MODEL)[1]["data"] == summary["data"]
+    with pytest.raises(DatasetError, match="no split 'walks'; there are: train, val"):
+        train(replace(config, train_split="walks"), console=QUIET)
+
+
+def test_labelled_samples_teach_what_the_samples_they_were_written_from_teach(
+    config: TrainingConfig, labelled: Path, samples: Sequence[Sample]
+) -> None:
+    """Ranges come from the scan, which has a return in every third pixel; ways are kept, the rest is the same."""
+    rng = np.random.default_rng
+    read = open_split(labelled, "train")
+    for k, sample in enumerate(samples):
+        one, other = (make_item(each, config.network, NO_AUGMENTATION, rng(0)) for each in (sample, read[k]))
+        for name in ("labels", "visible", "semantics", "rows", "bins"):
+            np.testing.assert_array_equal(one[name], other[name])
+        np.testing.assert_array_equal(one["waypoints"], other["waypoints"])
+        measured = other["depth"] >= 0
+        assert measured.sum() > 0.4 * (one["depth"] >= 0).sum()
+        assert (np.abs(one["depth"] - other["depth"])[measured] <= 1).mean() > 0.9
+
+
+def test_images_without_classes_cost_nothing(config: TrainingConfig, samples: Sequence[Sample]) -> None:
+    bare = [replace(sample, semantics={}) for sample in samples]
+    summary = train_on(replace(config, rays=8, loss=LossConfig(consistency=1.0)), bare, samples[:1], console=QUIET)
+    assert summary["losses"]["semantics"] == 0
+    assert summary["losses"]["consistency"] == 0
+    assert summary["losses"]["occupancy"] > 0
 
 
 def test_resuming_a_finished_training_says_so_and_changes_nothing(
