@@ -14,7 +14,7 @@ from occ_perception.geometry import VoxelGridSpec, se3
 from occ_perception.labeling.clip import LabelFrame, WorldBox
 from occ_perception.labeling.evidence import Evidence
 from occ_perception.labeling.ground import SAME_LEVEL_M, GroundMap, ground_map, on_ground
-from occ_perception.labeling.surfels import Surfels, Thinned, surfels, thin
+from occ_perception.labeling.surfels import Surfels, Thinned, rows_within, surfels, thin
 from occ_perception.labeling.vote import KnnVote, VoxelVote, knn_vote, voxel_keys, voxel_vote
 from occ_perception.taxonomy import SIDEWALK, Sidewalk
 
@@ -242,8 +242,8 @@ def _in_box(points: NDArray[np.float32], box: WorldBox, origin: NDArray[np.float
     """Points in the frame of the box, float32 [K, 3], and which they are; the ground below it is left out."""
     T_box_scene = se3.invert(se3.make(box.T_world_object[:3, :3], box.T_world_object[:3, 3] - origin))
     radius = 0.5 * float(np.linalg.norm(box.size_m)) + margin_m
-    middle = (box.T_world_object[:3, 3] - origin).astype(np.float32)
-    close = np.flatnonzero((np.abs(points - middle) < radius).all(axis=1))
+    middle = box.T_world_object[:3, 3] - origin
+    close = rows_within(points, middle - radius, middle + radius)
     local = se3.apply(T_box_scene, points[close])
     high = 0.5 * box.size_m + margin_m
     low = -high + np.array([0.0, 0.0, margin_m + SAME_LEVEL_M])

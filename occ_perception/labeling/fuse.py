@@ -18,7 +18,7 @@ from occ_perception.geometry.tables import coverage
 from occ_perception.labeling.accumulate import ARTICULATED, Scene, SceneFrame
 from occ_perception.labeling.clip import WorldBox
 from occ_perception.labeling.evidence import seen_through
-from occ_perception.labeling.surfels import Surfels, surfels, thin
+from occ_perception.labeling.surfels import Surfels, rows_within, surfels, thin
 from occ_perception.labeling.vote import CLASSES
 from occ_perception.taxonomy import FREE, OCCUPIED, UNKNOWN, Sidewalk
 from occ_perception.types import FlowField, VoxelGrid
@@ -130,16 +130,18 @@ def _draw(cloud: Surfels, T_grid_cloud: NDArray[np.float64], spec: VoxelGridSpec
           ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Cells [N, 3] that a cloud fills and their class: the most frequent one, ties to the higher id, 254 without."""
     minimum, cell = np.asarray(spec.minimum_m), spec.cell
-    points = se3.apply(T_grid_cloud, cloud.points_m)
+    around = se3.apply(se3.invert(T_grid_cloud), _corners(spec, float(cell.max())))
+    close = rows_within(cloud.points_m, around.min(axis=0), around.max(axis=0))
+    points = se3.apply(T_grid_cloud, cloud.points_m[close])
     near = ((points > minimum - cell) & (points < spec.maximum_m + cell)).all(axis=1)
     if not near.any():
         return np.zeros((0, 3), np.int64), np.zeros(0, np.uint8)
-    points = points[near]
+    points, close = points[near], close[near]
     # votes are counted in the part of the grid that the cloud touches
     low = np.clip(np.floor((points.min(axis=0) - minimum) / cell).astype(int) - 1, 0, spec.shape)
     high = np.clip(np.floor((points.max(axis=0) - minimum) / cell).astype(int) + 2, 0, spec.shape)
     votes = np.zeros((*(high - low), CLASSES), np.uint16)
-    _stamp(points, cloud.normals[near].astype(float) @ T_grid_cloud[:3, :3].T, cloud.labels[near],
+    _stamp(points, cloud.normals[close].astype(float) @ T_grid_cloud[:3, :3].T, cloud.labels[close],
            minimum + low * cell, cell, np.maximum(floor[low[0]: high[0], low[1]: high[1]] - low[2], 0), _DISC_CELLS,
            votes)
     cells = np.argwhere(votes.any(axis=-1))
@@ -147,6 +149,19 @@ def _draw(cloud: Surfels, T_grid_cloud: NDArray[np.float64], spec: VoxelGridSpec
     own[:, 0] = 0
     winner = (CLASSES - 1 - own[:, ::-1].argmax(axis=1)).astype(np.uint8)
     return cells + low, np.where(own.any(axis=1), winner, np.uint8(OCCUPIED))
+
+
+def _corners(spec: VoxelGridSpec, margin_m: float) -> NDArray[np.float64]:
+    """The corners of the grid, [8, 3], grown by a margin."""
+    ends = np.stack([np.asarray(spec.minimum_m) - margin_m, np.asarray(spec.maximum_m) + margin_m])
+    return np.stack(np.meshgrid(*ends.T, indexing="ij"), axis=-1).reshape(-1, 3)
+
+
+def _reaches(box: WorldBox, T_grid_object: NDArray[np.float64], spec: VoxelGridSpec) -> bool:
+    """Whether the ball around a box touches the grid."""
+    middle, radius = T_grid_object[:3, 3], 0.5 * float(np.linalg.norm(box.size_m)) + float(spec.cell.max())
+    corners = _corners(spec, radius)
+    return bool(((middle > corners[0]) & (middle < corners[-1])).all())
 
 
 def _thing(scene: Scene, frame: SceneFrame, box: WorldBox) -> Surfels:
@@ -224,7 +239,10 @@ def fuse(scene: Scene, index: int, spec: VoxelGridSpec, rig: Rig) -> FusedFrame:
     labels[tuple(cells.T)] = kinds
     rows, shown = np.zeros(spec.shape, np.uint16), []
     for box in frame.boxes:
-        cells, _ = _draw(_thing(scene, frame, box), T_grid_scene @ _object_in_scene(scene, box), spec, floor)
+        T_grid_object = T_grid_scene @ _object_in_scene(scene, box)
+        if not _reaches(box, T_grid_object, spec):
+            continue
+        cells, _ = _draw(_thing(scene, frame, box), T_grid_object, spec, floor)
         if len(cells):
             shown.append(box)
             labels[tuple(cells.T)] = box.label

@@ -51,6 +51,7 @@ class LocalPool:
     """
 
     def __init__(self, workers: int) -> None:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of the processes: products of small matrices gain nothing
         self._idle = [_process() for _ in range(workers)]
         self._busy: dict[Future[Any], tuple[Any, ProcessPoolExecutor]] = {}
 

@@ -7,7 +7,6 @@ import os
 import resource
 import shutil
 import tempfile
-import time
 import traceback
 from dataclasses import dataclass
 from enum import Enum
@@ -23,10 +22,10 @@ from occ_perception.datasets.files import writing
 from occ_perception.datasets.sidewalk3d import write_sequence
 from occ_perception.errors import ConfigurationError, DatasetError, OccPerceptionError
 from occ_perception.geometry import se3
-from occ_perception.labeling.clip import Clip
+from occ_perception.labeling.clip import Clip, LabelFrame
 from occ_perception.labeling.extrinsics import check_extrinsics
 from occ_perception.labeling.pictures import scene_picture
-from occ_perception.labeling.pipeline import LabelledScene, label_clip
+from occ_perception.labeling.pipeline import Clock, LabelledScene, label_clip
 from occ_perception.labeling.quality import score_scene
 from occ_perception.labeling.segmenters.base import FrameSegmenter, Segmenter
 from occ_perception.labeling.segmenters.simulated import SimulatedErrors, SimulatedSegmenter
@@ -35,10 +34,10 @@ from occ_perception.labeling.sources import RawScene, SceneRef, SceneTruth
 from occ_perception.replay.about import commit
 
 REPORT, PICTURE = "report.json", "picture.jpg"
-HEALTH_FRAMES = 10
-"""Frames on which extrinsics are judged: enough, by `check_extrinsics`."""
+HEALTH_FRAMES = 5
+"""Frames, from all over a scene, on which extrinsics are judged; each costs as much as labelling one."""
 ENGINE_STAGES = ("lift", "vote", "accumulate", "mesh", "fuse")
-"""What counts in `frames_per_s`: labelling itself, without reading, segmenting, judging and writing."""
+"""What counts in `frames_per_core_s`: labelling itself, without reading, segmenting, judging and writing."""
 
 
 class Status(str, Enum):
@@ -67,17 +66,18 @@ def label_scene(ref: SceneRef, out: Path, settings: LabelSettings) -> Outcome:
     except (ConfigurationError, ImportError) as error:  # it would be the same for every scene
         return Outcome(ref.name, Status.stopped, str(error))
     try:
-        began = time.perf_counter()
-        raw = ref.open()
-        opened_s = time.perf_counter() - began
-        labelled = label_clip(raw.clip, model or _simulated(settings.segmenter, raw), settings)
-        report = _report(ref, raw, labelled, settings, opened_s)
+        clock = Clock()
+        with clock("open"):
+            raw = ref.open()
+        segmenter = model or _simulated(settings.segmenter, raw)
+        labelled = label_clip(raw.clip, segmenter, settings)
+        report = _report(ref, raw, labelled, settings, clock) | {"segmenter": segmenter.name}
     except OccPerceptionError as error:
         return Outcome(ref.name, Status.skipped, str(error))
     except Exception:  # a fault here costs its scene, and is shown in full
         return Outcome(ref.name, Status.failed, traceback.format_exc(limit=-4).strip())
     try:
-        _write(out / ref.name, raw, labelled, report)
+        _write(out / ref.name, raw, labelled, report, clock)
     except DatasetError as error:
         return Outcome(ref.name, Status.stopped, str(error))
     except OccPerceptionError as error:
@@ -102,40 +102,32 @@ def _simulated(errors: SimulatedErrors | Sam3Folders, raw: RawScene) -> FrameSeg
     return SimulatedSegmenter(raw.truth.classes, errors)
 
 
-def _report(ref: SceneRef, raw: RawScene, labelled: LabelledScene, settings: LabelSettings, opened_s: float
+def _report(ref: SceneRef, raw: RawScene, labelled: LabelledScene, settings: LabelSettings, clock: Clock
             ) -> dict[str, Any]:
     """What a reader must know of the scene; plain values."""
-    clip, timings = labelled.clip, {"open": round(opened_s, 4), **labelled.timings_s}
-    began = time.perf_counter()
-    health = [check_extrinsics(_spread(clip), camera) for camera in clip.rig.cameras]
-    timings["health"] = round(time.perf_counter() - began, 4)
-    frames = len(labelled.samples)
-    engine_s = sum(timings.get(stage, 0.0) for stage in ENGINE_STAGES)
+    clip, frames = labelled.clip, len(labelled.samples)
+    with clock("health"):
+        health = [check_extrinsics(_spread(clip), camera) for camera in clip.rig.cameras]
+    engine_s = sum(labelled.cpu_s.get(stage, 0.0) for stage in ENGINE_STAGES)
     report: dict[str, Any] = {
-        "scene": ref.name, "source": ref.about(), "segmenter": _segmenter_name(settings, raw),
-        "settings": settings.to_dict(), "version": occ_perception.__version__, "commit": commit(),
+        "scene": ref.name, "source": ref.about(), "settings": settings.to_dict(),
+        "version": occ_perception.__version__, "commit": commit(),
         "frames": frames, "points": sum(len(cloud.points_m) for cloud in labelled.clouds),
         "labelled_points": sum(int((cloud.labels > 0).sum()) for cloud in labelled.clouds),
         "tracks": len({int(track) for sample in labelled.samples for track in sample.track_ids}),
         "drops": dict(sorted((raw.drops + labelled.drops).items())),
         "health": {each.camera: None if np.isnan(each.health) else each.health for each in health},
-        "warnings": [each.warning for each in health if each.warning]}
+        "warnings": [each.warning for each in health if each.warning],
+        "wall_s": clock.wall_s | dict(labelled.wall_s), "cpu_s": clock.cpu_s | dict(labelled.cpu_s),
+        "frames_per_core_s": round(frames / max(engine_s, 1e-9), 3)}
     if raw.truth is not None:
-        began = time.perf_counter()
         report["pose_error_m"] = _pose_error_m(clip, raw.truth)
         if settings.grid == raw.truth.grid(clip.frames[0].stamp_ns).spec:
             report["quality"] = score_scene(labelled.samples, raw.truth).to_dict()
-        timings["score"] = round(time.perf_counter() - began, 4)
-    return report | {"timings_s": timings, "frames_per_s": round(frames / max(engine_s, 1e-9), 3)}
+    return report
 
 
-def _segmenter_name(settings: LabelSettings, raw: RawScene) -> str:
-    if isinstance(settings.segmenter, Sam3Folders):
-        return _sam3(settings.segmenter).name
-    return _simulated(settings.segmenter, raw).name
-
-
-def _spread(clip: Clip) -> list[Any]:
+def _spread(clip: Clip) -> list[LabelFrame]:
     """Some frames from the whole clip."""
     rows = np.unique(np.linspace(0, len(clip.frames) - 1, HEALTH_FRAMES).round().astype(int))
     return [clip.frames[row] for row in rows]
@@ -150,7 +142,7 @@ def _pose_error_m(clip: Clip, truth: SceneTruth) -> float:
     return round(float(max(errors)), 4)
 
 
-def _write(folder: Path, raw: RawScene, labelled: LabelledScene, report: dict[str, Any]) -> None:
+def _write(folder: Path, raw: RawScene, labelled: LabelledScene, report: dict[str, Any], clock: Clock) -> None:
     """The scene's folder: sequence, report and picture, written in a hidden folder beside and moved as a whole.
 
     Raises:
@@ -162,14 +154,16 @@ def _write(folder: Path, raw: RawScene, labelled: LabelledScene, report: dict[st
         for left in folder.parent.glob(f".{folder.name}.*"):  # of a worker that was killed over this scene
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
-            staged, began = Path(beside) / folder.name, time.perf_counter()
-            report["content_hash"] = write_sequence(staged, labelled.samples, labelled.clouds, area=raw.area,
-                                                    night=raw.night)
-            middle = len(labelled.samples) // 2
-            picture = scene_picture(labelled.clip, labelled.classes[middle], labelled.fused[middle], middle)
+            staged, middle = Path(beside) / folder.name, len(labelled.samples) // 2
+            with clock("write"):
+                report["content_hash"] = write_sequence(staged, labelled.samples, labelled.clouds, area=raw.area,
+                                                        night=raw.night)
+            with clock("picture"):
+                picture = scene_picture(labelled.clip, labelled.classes[middle], labelled.fused[middle], middle)
             if not cv2.imwrite(str(staged / PICTURE), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
                 raise DatasetError("cannot be written", where=str(staged / PICTURE), fix="Is the disk full?")
-            report["timings_s"]["write"] = round(time.perf_counter() - began, 4)
+            report["wall_s"] |= clock.wall_s
+            report["cpu_s"] |= clock.cpu_s
             report["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
             (staged / REPORT).write_text(json.dumps(report, indent=1))
             os.replace(staged, folder)

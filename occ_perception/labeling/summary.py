@@ -35,18 +35,18 @@ def read_reports(out: Path) -> list[dict[str, Any]]:
 
 
 def quality_table(reports: Sequence[dict[str, Any]], title: str) -> Table:
-    """A line per scene and one for all: frames, speed, and quality where the truth is known."""
+    """A line per scene and one for all: frames, speed of a core, and quality where the truth is known."""
     table = Table(title=title)
-    table.add_column("scene")
-    for column in ("frames", "frames/s", "MB", "occ IoU", "mIoU", "kerb", "gutter", "obstacle", "trail", "warnings"):
+    table.add_column("scene", overflow="fold")
+    for column in ("frames", "per core s", "MB", "occ IoU", "mIoU", "kerb", "gutter", "obstacle", "trail", "warnings"):
         table.add_column(column, justify="right")
     for report in reports:
         scores = Quality.from_dict(report["quality"]).scores() if "quality" in report else {}
-        table.add_row(report["scene"], str(report["frames"]), f"{report['frames_per_s']:.1f}",
+        table.add_row(report["scene"], str(report["frames"]), f"{report['frames_per_core_s']:.1f}",
                       str(report["peak_memory_mb"]), *_percents(scores), str(len(report["warnings"])))
     whole = total(Quality.from_dict(report["quality"]) for report in reports if "quality" in report)
     frames = sum(report["frames"] for report in reports)
-    engine_s = sum(report["frames"] / report["frames_per_s"] for report in reports)
+    engine_s = sum(report["frames"] / max(report["frames_per_core_s"], 1e-9) for report in reports)
     table.add_section()
     table.add_row("all", str(frames), f"{frames / max(engine_s, 1e-9):.1f}",
                   str(max(report["peak_memory_mb"] for report in reports)),
@@ -63,11 +63,11 @@ def _percents(scores: dict[str, float | None]) -> list[str]:
 def outcome_table(result: FleetResult) -> Table:
     """How many scenes ended how, and why the others were not labelled."""
     counts = Counter(outcome.status for outcome in result.outcomes)
-    table = Table(title=f"{counts[Status.done]} scenes done now, {len(result.kept)} before, "
-                        f"{counts[Status.skipped]} skipped, {counts[Status.failed]} failed; "
-                        f"{result.frames_per_s:.2f} frames/s in all")
+    table = Table(caption=f"scenes: {counts[Status.done]} done now, {len(result.kept)} before, "
+                          f"{counts[Status.skipped]} skipped, {counts[Status.failed]} failed; "
+                          f"{result.frames_per_s:.2f} frames/s in {result.elapsed_s:.0f} s", caption_justify="left")
     for column in ("not labelled", "", "reason"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for outcome in result.outcomes:
         if outcome.status is not Status.done:
             table.add_row(escape(outcome.name), outcome.status.value, escape(outcome.reason))

@@ -39,6 +39,24 @@ class Surfels:
 
 
 @jit
+def _within(points: Any, low: Any, high: Any, found: Any) -> int:
+    count = 0
+    for i in range(len(points)):
+        if (low[0] <= points[i, 0] <= high[0] and low[1] <= points[i, 1] <= high[1]
+                and low[2] <= points[i, 2] <= high[2]):
+            found[count] = i
+            count += 1
+    return count
+
+
+def rows_within(points_m: NDArray[np.float32], low_m: NDArray[np.float64], high_m: NDArray[np.float64]
+                ) -> NDArray[np.int64]:
+    """Rows of the points [N, 3] that lie in an upright box from `low_m` [3] to `high_m` [3], in order."""
+    found = np.empty(len(points_m), np.int64)
+    return found[:_within(points_m, low_m, high_m, found)]
+
+
+@jit
 def _means(order: Any, starts: Any, points: Any, labels: Any, classes: int, centroids: Any, returns: Any, winners: Any
            ) -> None:
     n = len(starts)
