@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -27,6 +27,7 @@ from occ_perception.taxonomy import FREE, OCCUPIED, UNKNOWN
 from occ_perception.types import FlowField
 
 Size = tuple[int, int]
+S = TypeVar("S", bound=ImageSample)
 SHRINK_VERSION = 1
 """Of what becomes of a sample; to be raised with every change of it, since splits are known by it. 1 is not written."""
 
@@ -107,7 +108,7 @@ def _flow_at(flow: FlowField, chosen: NDArray[np.int64], grid: VoxelGridSpec) ->
     return FlowField(grid, flow.stamp_ns, cells, flow.velocity_mps[kept], flow.confidence[kept])
 
 
-def smaller_images(sample: ImageSample, rig: Rig) -> ImageSample:
+def smaller_images(sample: S, rig: Rig) -> S:
     """The sample as the cameras of `rig` (the same ones, of another size) would have taken it.
 
     LiDAR points that no camera sees are left out.
@@ -118,15 +119,15 @@ def smaller_images(sample: ImageSample, rig: Rig) -> ImageSample:
         images[camera.name] = np.asarray(cv2.resize(sample.images[camera.name], size, interpolation=cv2.INTER_AREA),
                                          np.uint8)
         semantics[camera.name] = _nearest(sample.semantics[camera.name], size)
-        if isinstance(sample, Sample):
+        if isinstance(sample, Sample) and camera.name in sample.range_m:
             range_m[camera.name] = _nearest(sample.range_m[camera.name], size)
     if isinstance(sample, Sample):
-        points_m = None if sample.points_m is None else sample.points_m[_in_view(sample.points_m, rig)]
+        points_m = None if sample.points_m is None else sample.points_m[in_view(sample.points_m, rig)]
         return replace(sample, rig=rig, images=images, semantics=semantics, range_m=range_m, points_m=points_m)
     return replace(sample, rig=rig, images=images, semantics=semantics)
 
 
-def _in_view(points_m: NDArray[np.float32], rig: Rig) -> NDArray[np.bool_]:
+def in_view(points_m: NDArray[np.float32], rig: Rig) -> NDArray[np.bool_]:
     """Which points [P, 3] of the base frame some camera sees, bool [P]."""
     seen = np.zeros(len(points_m), np.bool_)
     for camera in rig.cameras:

@@ -78,7 +78,8 @@ class DataFolders:
             split, cell_m = need
             if not self.is_there(need):
                 if split in LABELLED:
-                    command = f"python -m occ_perception.labeling.pseudo {self.root(cell_m)} {LABELLED[split]}"
+                    folders = f"{self.simulated} {self.root(cell_m)}"
+                    command = f"python -m occ_perception.labeling.pseudo {folders} {LABELLED[split]}"
                     raise DatasetError(f"there is no split {split!r}", where=str(self.root(cell_m)),
                                        fix=f"Make it by `{command}`, then repeat this")
                 self._simulate(split, rigs, console, workers)

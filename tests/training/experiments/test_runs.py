@@ -180,11 +180,11 @@ def test_when_the_time_is_over_work_stops_and_the_table_shows_what_is_missing(
 
 
 def test_pseudo_labels_are_demanded_by_the_command_that_makes_them_and_then_learned_from(place: Place) -> None:
-    small = place.work / "small" / "72x128_0.40m"
+    sim, small = place.work / "sim", place.work / "small" / "72x128_0.40m"
     for split in ("train", "val"):
-        with pytest.raises(DatasetError, match=rf"no split '{split}_pseudo'.*labeling.pseudo {small} {split}`"):
+        with pytest.raises(DatasetError, match=rf"no split '{split}_pseudo'.*labeling.pseudo {sim} {small} {split}`"):
             place.run("walkocc/pseudo")
-        label_split(small, split, console=place.console)
+        label_split(sim, small, split, console=place.console)
     assert json.loads(place.run("walkocc/pseudo")[1].read_text())["missing"] == []
     run = Run(ROWS["pseudo_labels"], 0)
     result = place.runs().result(run)
