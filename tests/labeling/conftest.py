@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -57,3 +61,10 @@ def make_still() -> Callable[[], RobotTrack]:
 def make_late() -> Callable[[], RobotTrack]:
     """A drive that starts after 7 s."""
     return lambda: drive_of(seconds=24.0, stand_s=7.0)
+
+
+@pytest.fixture(scope="session")
+def streets() -> ModuleType:
+    """The module `streets`, imported under the name by which workers find it."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    return importlib.import_module("streets")
