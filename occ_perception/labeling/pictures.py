@@ -29,13 +29,13 @@ from occ_perception.taxonomy import FREE, OCCUPIED, SIDEWALK, UNKNOWN
 
 NO_CLASS_RGB, LEFT_OUT_RGB = (132, 84, 200), (0, 0, 0)
 """Matter without a class; returns that became no matter."""
-_IMAGE_PX = 640
+_SHEET_PX, _PANEL_PX = 1800, 876
 _MAP_PX = 480
 _RELIEF_M = 2.0
 
 
 def scene_picture(clip: Clip, classes: Mapping[str, NDArray[np.uint8]], fused: FusedFrame, index: int) -> Picture:
-    """All of one frame on a sheet, uint8 RGB [H, W, 3] of 1500 px.
+    """All of one frame on a sheet, uint8 RGB [H, W, 3] of 1800 px.
 
     Above: the images with their 2D classes, and the scan in them, each return in the class of the fused cell it lies
     in. Where extrinsics and poses are right, colours end where things end. Below: the fused voxels as the cameras see
@@ -53,7 +53,7 @@ def scene_picture(clip: Clip, classes: Mapping[str, NDArray[np.uint8]], fused: F
     painted, scanned, voxels = [], [], []
     points, rgb = _coloured(frame, fused, palette)
     for name, camera, image in _small_views(clip.rig, frame):
-        if name in classes:
+        if name in classes:  # drawn as small as they are shown, or dots would vanish
             size = camera.camera.width, camera.camera.height
             small = cv2.resize(classes[name], size, interpolation=cv2.INTER_NEAREST).astype(np.uint8)
             painted.append(paint_labels(image, small, palette))
@@ -70,7 +70,7 @@ def scene_picture(clip: Clip, classes: Mapping[str, NDArray[np.uint8]], fused: F
     below = {"Fused voxels in the image": _tiled(voxels)} if voxels else {}
     below |= {"Fused grid": render_voxels(labels, spec, palette, view_of(spec)), "From above": above}
     legend: dict[str, Colour] = class_colours(SIDEWALK) | {"no class": NO_CLASS_RGB, "left out": LEFT_OUT_RGB}
-    return arrange([row for row in (top, below) if row], legend)
+    return arrange([row for row in (top, below) if row], legend, width=_SHEET_PX, row_px=640)
 
 
 def _palette() -> NDArray[np.uint8]:
@@ -82,11 +82,10 @@ def _palette() -> NDArray[np.uint8]:
 
 def _small_views(rig: Rig, frame: LabelFrame) -> list[tuple[str, MountedCamera, Picture]]:
     """Name, place at its exposure and small image of every camera that gave one."""
-    views = []
-    for camera in rig.cameras:
-        if camera.name not in frame.images:
-            continue
-        small = camera.resized(round(camera.height * _IMAGE_PX / camera.width), _IMAGE_PX).mounted()
+    shown, views = [camera for camera in rig.cameras if camera.name in frame.images], []
+    for camera in shown:
+        width = _PANEL_PX // _columns(len(shown))
+        small = camera.resized(round(camera.height * width / camera.width), width).mounted()
         moved = frame.T_anchor_exposure.get(camera.name, np.eye(4))
         image = cv2.resize(frame.images[camera.name], (small.camera.width, small.camera.height),
                            interpolation=cv2.INTER_AREA)
@@ -136,5 +135,8 @@ def _map(fused: FusedFrame, boxes: Sequence[WorldBox], palette: NDArray[np.uint8
 
 
 def _tiled(images: list[Picture]) -> Picture:
-    columns = 1 if len(images) == 1 else 2 if len(images) <= 4 else 3
-    return tile(images, columns=columns, width_px=_IMAGE_PX)
+    return tile(images, columns=_columns(len(images)), width_px=images[0].shape[1])
+
+
+def _columns(images: int) -> int:
+    return 1 if images == 1 else 2 if images <= 4 else 3

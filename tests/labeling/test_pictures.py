@@ -96,6 +96,6 @@ def test_the_map_shows_boxes_and_where_they_go() -> None:
 def test_a_frame_without_images_has_its_grid() -> None:
     sheet, full = picture_of(frame_of(images=False)), picture_of(frame_of())
     assert sheet.dtype == np.uint8
-    assert sheet.shape[1] == full.shape[1] == 1500
+    assert sheet.shape[1] == full.shape[1] == 1800
     assert sheet.shape[0] < full.shape[0]
     assert has(sheet, SIDEWALK.colours[Sidewalk.PERSON], 100)

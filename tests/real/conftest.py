@@ -18,13 +18,23 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / ".." / "shared" / "real"
 
 
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look it up there
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="session")
 def real_input():
     """The script that knows the odd calibration formats of these recordings."""
-    spec = importlib.util.spec_from_file_location("real_input", ROOT / "scripts" / "real_input.py")
-    module = sys.modules["real_input"] = importlib.util.module_from_spec(spec)  # dataclasses look it up there
-    spec.loader.exec_module(module)
-    return module
+    return script("real_input")
+
+
+@pytest.fixture(scope="session")
+def real_labels(real_input):
+    """The script that makes clips of them, with classes by rules of thumb; it builds on the other one."""
+    return script("real_labels")
 
 
 def folder(name):
@@ -42,6 +52,21 @@ def fisheye_vehicle(real_input):
 @pytest.fixture(scope="session")
 def tracked_robot(real_input):
     return real_input.tracked_robot(folder("marv_quadcam_os0"))
+
+
+@pytest.fixture(scope="session")
+def labelled_robot(real_labels):
+    return real_labels.robot(folder("marv_quadcam_os0"))
+
+
+@pytest.fixture(scope="session")
+def car_folder():
+    return folder("dgp_scene02_6cam")
+
+
+@pytest.fixture(scope="session")
+def labelled_car(real_labels, car_folder):
+    return real_labels.car(car_folder)
 
 
 IMAGE_SIZE, FEATURE_SIZE, STRIDE = (544, 960), (136, 240), 4
