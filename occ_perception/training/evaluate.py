@@ -17,6 +17,7 @@ from occ_perception.metrics import OccupancyIoU
 from occ_perception.networks.walkocc import WalkOcc
 from occ_perception.taxonomy import SIDEWALK
 from occ_perception.training.batches import NO_AUGMENTATION, Samples, collate, make_item, resample
+from occ_perception.training.precision import bfloat16_products
 from occ_perception.training.prefetch import prefetched
 
 Prediction = tuple[NDArray[np.uint8], NDArray[np.float32] | None]
@@ -59,7 +60,7 @@ def network_outputs(network: WalkOcc, sample: ImageSample, *, bfloat16: bool, us
     item = make_item(sample, network.config, NO_AUGMENTATION, np.random.default_rng(0), use_lidar=use_lidar)
     device = next(network.parameters()).device
     inputs = {name: tensor.to(device) for name, tensor in collate([item])[0].items()}
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+    with torch.no_grad(), bfloat16_products(device.type, bfloat16):
         occupancy, waypoints = network.infer(**inputs)
     return occupancy[0].cpu(), waypoints[0].float().cpu()
 

@@ -20,6 +20,7 @@ from occ_perception.errors import TrainingError
 from occ_perception.training import distributed
 from occ_perception.training.checkpoint import NETWORK, differences, load_tensors, load_weights, part, save_tensors
 from occ_perception.training.config import RunConfig
+from occ_perception.training.precision import bfloat16_products
 from occ_perception.training.schedule import learning_rate_factor
 
 Tensors = dict[str, Tensor]
@@ -90,7 +91,7 @@ class Trainer:
             self.progress, self.config.warmup, self.config.schedule)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16):
+        with bfloat16_products(self.device.type, self.config.bfloat16):
             outputs = self.network(**self._here(inputs))
         losses = self.loss(outputs, self._here(targets))
         self.optimiser.zero_grad(set_to_none=True)
