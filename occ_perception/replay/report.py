@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields
 from html import escape
@@ -17,15 +16,13 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import cv2
-
 from occ_perception.calibration import Rig
 from occ_perception.replay.evaluation import Evaluation, FrameScore
+from occ_perception.replay.pages import encoded, figure, number, percent, style, swatch, table, write_whole
 from occ_perception.replay.panels import CHECKED, Panels, draw_panels, sheet
-from occ_perception.replay.pictures import ERROR_COLOURS, WAYPOINT_COLOURS, Picture
+from occ_perception.replay.pictures import ERROR_COLOURS, WAYPOINT_COLOURS
 from occ_perception.types import WaypointFlag
 
-_JPEG_QUALITY = 88
 _STAGES = {"assemble": "decode and assemble", "tables": "projection tables", "engine": "engine", "post": "results"}
 
 
@@ -37,15 +34,15 @@ def write_report(evaluation: Evaluation, rig: Rig, folder: Path, *, title: str =
     folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # ray casting holds no lock
         panels = list(pool.map(lambda snapshot: draw_panels(snapshot, rig), evaluation.snapshots))
-    _write(folder / "results.json", (json.dumps(as_json(evaluation), indent=1) + "\n").encode())
-    _write(folder / "per_class.csv", per_class_csv(evaluation).encode())
+    write_whole(folder / "results.json", (json.dumps(as_json(evaluation), indent=1) + "\n").encode())
+    write_whole(folder / "per_class.csv", per_class_csv(evaluation).encode())
     if evaluation.trajectories:
-        _write(folder / "paths.csv", paths_csv(evaluation).encode())
+        write_whole(folder / "paths.csv", paths_csv(evaluation).encode())
     else:
         (folder / "paths.csv").unlink(missing_ok=True)  # of an earlier run
     if panels:
-        _write(folder / "picture.jpg", _encoded(sheet(panels[-1]), "jpg"))
-    _write(folder / "report.html", page(evaluation, panels, title).encode())
+        write_whole(folder / "picture.jpg", encoded(sheet(panels[-1]), "jpg"))
+    write_whole(folder / "report.html", page(evaluation, panels, title).encode())
     return folder / "report.html"
 
 
@@ -93,7 +90,7 @@ def page(evaluation: Evaluation, panels: Sequence[Panels], title: str) -> str:
     if "split" in data:
         subtitle += f" (split {data['split']}, version {data.get('version', 'unknown')})"
     return Template(template).substitute(
-        title=escape(title), subtitle=escape(subtitle), tiles=_tiles(evaluation),
+        style=style(), title=escape(title), subtitle=escape(subtitle), tiles=_tiles(evaluation),
         notes="".join(f'<div class="note">{escape(note)}</div>' for note in evaluation.notes),
         legend=_legend(evaluation), frames="".join(_frame(i, p, panels) for i, p in enumerate(panels)),
         classes=_classes(evaluation), latency=_latency(evaluation), timeline=_timeline(evaluation.frames),
@@ -109,9 +106,9 @@ def _tiles(evaluation: Evaluation) -> str:
     navigation = evaluation.scores.get("navigation", {})
     total = evaluation.latency_ms.get("receive_to_publish") or evaluation.latency_ms.get("total") or {}
     tiles = [
-        (_percent(visible.get("iou")), "IoU, visible voxels"), (_percent(visible.get("miou")), "mIoU, visible voxels"),
-        (_percent(rays.get("rayiou")), "RayIoU"), (_percent(navigation.get("lane_keeping_rate")), "lane keeping"),
-        (_number(total.get("p95"), " ms"), "latency, 95 % of frames"),
+        (percent(visible.get("iou")), "IoU, visible voxels"), (percent(visible.get("miou")), "mIoU, visible voxels"),
+        (percent(rays.get("rayiou")), "RayIoU"), (percent(navigation.get("lane_keeping_rate")), "lane keeping"),
+        (number(total.get("p95"), " ms"), "latency, 95 % of frames"),
         (f"{evaluation.answered} of {evaluation.images_in}", "images answered"),
     ]
     return "".join(f'<div class="tile"><b>{escape(v)}</b><span>{escape(name)}</span></div>' for v, name in tiles)
@@ -119,12 +116,7 @@ def _tiles(evaluation: Evaluation) -> str:
 
 def _legend(evaluation: Evaluation) -> str:
     named = list(zip(evaluation.classes, evaluation.colours, strict=True))[1:]
-    return "".join(_swatch(colour, name) for name, colour in named)
-
-
-def _swatch(colour: Iterable[int], name: str) -> str:
-    rgb = ",".join(map(str, colour))
-    return f'<span><span class="swatch" style="background:rgb({rgb})"></span>{escape(name)}</span>'
+    return "".join(swatch(colour, name) for name, colour in named)
 
 
 def _frame(index: int, panels: Panels, everything: Sequence[Panels]) -> str:
@@ -136,24 +128,17 @@ def _frame(index: int, panels: Panels, everything: Sequence[Panels]) -> str:
         kind = "The best frame, for comparison" if is_best else f"Worst frame {index + 1}"
     facts = [f"stamp {score.stamp_ns / 1e9:.3f} s"]
     if scored:
-        facts += [f"IoU {_percent(score.iou)}", f"mIoU {_percent(score.miou)}"]
+        facts += [f"IoU {percent(score.iou)}", f"mIoU {percent(score.miou)}"]
     if not math.isnan(score.latency_ms):
         facts.append(f"{score.latency_ms:.1f} ms")
     facts += list(score.flags) + ([f"path {score.path}"] if score.path else [])
-    wide = "".join(_figure(name, picture, "jpg") for name, picture in panels.wide.items())
-    maps = "".join(_figure(name, picture, "png") for name, picture in panels.maps.items())
-    keys = "".join(_swatch(colour, name) for name, colour in ERROR_COLOURS.items()) if scored else ""
+    wide = "".join(figure(name, picture, "jpg") for name, picture in panels.wide.items())
+    maps = "".join(figure(name, picture, "png") for name, picture in panels.maps.items())
+    keys = "".join(swatch(colour, name) for name, colour in ERROR_COLOURS.items()) if scored else ""
     if score.path in CHECKED:
-        keys += "".join(_swatch(colour, f"waypoint {name}") for name, colour in WAYPOINT_COLOURS.items())
+        keys += "".join(swatch(colour, f"waypoint {name}") for name, colour in WAYPOINT_COLOURS.items())
     return (f'<div class="frame"><h3>{kind}</h3><p>{escape(", ".join(facts))}</p><div class="wide">{wide}</div>'
             f'<div class="maps">{maps}</div><div class="legend" style="margin:10px 0 0">{keys}</div></div>')
-
-
-def _figure(caption: str, picture: Picture, kind: str) -> str:
-    code = base64.b64encode(_encoded(picture, kind)).decode()
-    media = "jpeg" if kind == "jpg" else kind
-    return (f'<figure><img src="data:image/{media};base64,{code}" alt="{escape(caption)}">'
-            f"<figcaption>{escape(caption)}</figcaption></figure>")
 
 
 def _class_rows(evaluation: Evaluation) -> list[tuple[int, str, float, float, float, int]]:
@@ -174,24 +159,24 @@ def _classes(evaluation: Evaluation) -> str:
     for i, name, visible, known, ray, support in _class_rows(evaluation)[1:]:
         width = 0.0 if math.isnan(visible) else 100 * visible
         bar = f'<span class="bar"><i style="width:{width:.1f}%"></i></span>'
-        rows.append([_swatch(evaluation.colours[i], name), bar + _percent(visible), _percent(known), _percent(ray),
+        rows.append([swatch(evaluation.colours[i], name), bar + percent(visible), percent(known), percent(ray),
                      f"{support:,}"])
     if not rows:
         return "<p>Nothing was scored.</p>"
     means = evaluation.scores
-    rows.append(["<b>mean over classes</b>", _percent(means["visible"]["miou"]), _percent(means["known"]["miou"]),
-                 _percent(means["rays"]["rayiou"]), ""])
-    rows.append(["<b>occupied or not</b>", _percent(means["visible"]["iou"]), _percent(means["known"]["iou"]), "", ""])
-    return _table(["class", "IoU, visible voxels", "IoU, all known voxels", "RayIoU", "true visible voxels"], rows)
+    rows.append(["<b>mean over classes</b>", percent(means["visible"]["miou"]), percent(means["known"]["miou"]),
+                 percent(means["rays"]["rayiou"]), ""])
+    rows.append(["<b>occupied or not</b>", percent(means["visible"]["iou"]), percent(means["known"]["iou"]), "", ""])
+    return table(["class", "IoU, visible voxels", "IoU, all known voxels", "RayIoU", "true visible voxels"], rows)
 
 
 def _latency(evaluation: Evaluation) -> str:
     if not evaluation.latency_ms:
         return "<p>Not known.</p>"
     names = [escape(_STAGES.get(stage, stage.replace("_", " "))) for stage in evaluation.latency_ms]
-    rows = [[name, *(_number(values.get(p)) for p in ("p50", "p95", "p99"))]
+    rows = [[name, *(number(values.get(p)) for p in ("p50", "p95", "p99"))]
             for name, values in zip(names, evaluation.latency_ms.values(), strict=True)]
-    return _table(["milliseconds", "50 %", "95 %", "99 %"], rows)
+    return table(["milliseconds", "50 %", "95 %", "99 %"], rows)
 
 
 def _timeline(frames: Sequence[FrameScore]) -> str:
@@ -219,7 +204,7 @@ def _timeline(frames: Sequence[FrameScore]) -> str:
 def _drops(evaluation: Evaluation) -> str:
     if not evaluation.drops:
         return "<p>Nothing was dropped.</p>"
-    return _table(["reason", "number"], [[escape(k.replace("_", " ")), str(n)] for k, n in evaluation.drops.items()])
+    return table(["reason", "number"], [[escape(k.replace("_", " ")), str(n)] for k, n in evaluation.drops.items()])
 
 
 def _paths(evaluation: Evaluation) -> str:
@@ -227,21 +212,21 @@ def _paths(evaluation: Evaluation) -> str:
     for name, group in (("predicted path", "navigation"), ("path really taken", "navigation_truth")):
         if group in scores:
             path = scores[group]
-            rows.append([name, *(_percent(path[k]) for k in ("collision_rate", "grass_rate", "lane_keeping_rate")),
-                         _number(path.get("displacement_m"), " m"), _number(path.get("final_displacement_m"), " m")])
+            rows.append([name, *(percent(path[k]) for k in ("collision_rate", "grass_rate", "lane_keeping_rate")),
+                         number(path.get("displacement_m"), " m"), number(path.get("final_displacement_m"), " m")])
     header = ["path on the true map", "collision", "grass", "lane keeping", "mean displacement", "at its end"]
-    tables = _table(header, rows) if rows else ""
+    tables = table(header, rows) if rows else ""
     if evaluation.paths:
         check = scores.get("path_check", {})
         counts = [str(evaluation.paths.get(name, 0)) for name in ("clear", "caution", "blocked", "unchecked")]
-        tables += "<br>" + _table(
+        tables += "<br>" + table(
             ["path on the predicted map", "clear", "caution", "blocked", "not checked", "blocked waypoints foreseen",
              "of those called blocked, right"],
-            [["frames", *counts, _percent(check.get("foreseen")), _percent(check.get("right"))]])
+            [["frames", *counts, percent(check.get("foreseen")), percent(check.get("right"))]])
     if rays := scores.get("rays"):
         within = [name for name in rays if name.startswith("rayiou_") and name.endswith("m")]
-        values = [["right class and range", *(_percent(rays[name]) for name in within), _percent(rays["rayiou"])]]
-        tables += "<br>" + _table(["rays", *(f"within {name[7:-1]} m" for name in within), "mean"], values)
+        values = [["right class and range", *(percent(rays[name]) for name in within), percent(rays["rayiou"])]]
+        tables += "<br>" + table(["rays", *(f"within {name[7:-1]} m" for name in within), "mean"], values)
     return tables or "<p>Nothing was scored.</p>"
 
 
@@ -252,22 +237,7 @@ def _about(about: Mapping[str, Mapping[str, Any]]) -> str:
     return f"<table>{''.join(rows)}</table>"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Cells are HTML already; the header is text."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in header)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
-
-
-# --- numbers and files ---
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{100 * value:.1f} %"
-
-
-def _number(value: float | None, unit: str = "") -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.2f}{unit}" if value < 10 else f"{value:.1f}{unit}"
+# --- numbers ---
 
 
 def _without_nan(value: Any) -> Any:
@@ -276,17 +246,3 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _encoded(picture: Picture, kind: str) -> bytes:
-    settings = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if kind == "jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 9]
-    return cv2.imencode(f".{kind}", picture[..., ::-1], settings)[1].tobytes()
-
-
-def _write(path: Path, content: bytes) -> None:
-    beside = path.with_name(f"{path.name}.tmp{os.getpid()}")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
