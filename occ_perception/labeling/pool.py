@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing.connection import wait as wait_for
 from types import TracebackType
 from typing import Any, Protocol
@@ -53,7 +54,7 @@ class LocalPool:
     def __init__(self, workers: int) -> None:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of the processes: products of small matrices gain nothing
         self._idle = [_process() for _ in range(workers)]
-        self._busy: dict[Future[Any], tuple[Any, ProcessPoolExecutor]] = {}
+        self._busy: dict[Future[Any], tuple[Any, ProcessPoolExecutor, Future[int]]] = {}
 
     @property
     def free(self) -> int:
@@ -64,16 +65,16 @@ class LocalPool:
         """As of `Pool`."""
         process = self._idle.pop()
         try:
-            future = process.submit(function, *arguments)
+            who, future = process.submit(os.getpid), process.submit(function, *arguments)
         except BrokenProcessPool:  # it died while it had nothing to do
             process = _process()
-            future = process.submit(function, *arguments)
-        self._busy[future] = key, process
+            who, future = process.submit(os.getpid), process.submit(function, *arguments)
+        self._busy[future] = key, process, who
 
     def answers(self) -> Iterator[Answer]:
         """As of `Pool`."""
         for future in wait(self._busy, return_when=FIRST_COMPLETED).done:
-            key, process = self._busy.pop(future)
+            key, process, _ = self._busy.pop(future)
             died = isinstance(future.exception(), BrokenProcessPool)
             if died:
                 process.shutdown(wait=False)
@@ -85,12 +86,12 @@ class LocalPool:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        busy = [process for _, process in self._busy.values()]
-        for process in (*self._idle, *busy):
+        for _, process, who in self._busy.values():  # what is half done is done again by the next run
+            with suppress(BrokenProcessPool, ProcessLookupError):
+                os.kill(who.result(), signal.SIGTERM)
             process.shutdown(wait=False, cancel_futures=True)
-        if busy:  # what is half done is done again by the next run
-            for child in multiprocessing.active_children():
-                child.terminate()
+        for process in self._idle:
+            process.shutdown(wait=False)
 
 
 def _process() -> ProcessPoolExecutor:
