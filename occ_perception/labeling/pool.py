@@ -6,6 +6,7 @@ import importlib
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -16,6 +17,10 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from occ_perception.errors import ConfigurationError
+
+
+_START = "Start one with `ray start --head`, and name its address"
+_REACH_S = 10.0
 
 
 class WorkerDied(Exception):  # noqa: N818  (an answer, not an error of the caller)
@@ -131,11 +136,12 @@ class RayPool:
         except ImportError as error:
             raise ConfigurationError([f"needs ray, which cannot be imported: {error}"], where="--ray",
                                      fix="pip install 'occ_perception[label]', or leave --ray away") from None
+        _require_reachable(address)
         try:
             self._ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ConfigurationError([f"no Ray cluster at {address!r}: {error}"], where="--ray",
-                                     fix="Start one with `ray start --head`, and name its address") from error
+                                     fix=_START) from error
         self._run = self._ray.remote(num_cpus=1, max_retries=0)(_call)
         self._busy: dict[Future[Any], Any] = {}
 
@@ -162,6 +168,16 @@ class RayPool:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         self._ray.shutdown()  # cancels this driver's work; the cluster goes on
+
+
+def _require_reachable(address: str) -> None:
+    """Ray itself would try for minutes. Addresses of other forms (`auto`, `ray://...`) are left to it."""
+    host, _, port = address.rpartition(":")
+    if host and "/" not in host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=_REACH_S).close()
+        except OSError as error:
+            raise ConfigurationError([f"no Ray cluster at {address!r}: {error}"], where="--ray", fix=_START) from error
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
