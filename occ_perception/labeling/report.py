@@ -56,7 +56,6 @@ def page(out: Path, reports: Sequence[Report], left_out: Sequence[Outcome]) -> s
         title=f"Labels in {escape(out.resolve().name)}", style=style(),
         subtitle=escape(f"segmenter {', '.join(segmenters) or 'unknown'}"), tiles=_tiles(reports, left_out, quality),
         notes="".join(f'<div class="note">{escape(note)}</div>' for note in notes), left_out=_left_out(left_out),
-        legend="".join(swatch(c, name) for name, c in list(zip(SIDEWALK.classes, SIDEWALK.colours))[1:]),
         cards="".join(_card(out, report) for report in ranked[:MOST_PICTURES]), scenes=_scenes(ranked),
         classes=_classes(quality), stages=_stages(reports), drops=_drops(reports), about=_about(reports))
 
@@ -143,10 +142,11 @@ def _scenes(reports: Iterable[Report]) -> str:
             f'<a href="#{escape(str(report["scene"]))}">{escape(str(report["scene"]))}</a>',
             str(report.get("frames", "–")), *(percent(scores.get(key)) for key in ("iou", "miou", "curb", "gutter")),
             percent(scores.get("trail")), number(min(healths, default=None)), number(report.get("pose_error_m"), " m"),
-            number(report.get("frames_per_core_s")), number(report.get("peak_memory_mb"), " MB"),
+            number(report.get("frames_per_core_s")),
+            f"{report['peak_memory_mb']} MB" if "peak_memory_mb" in report else "–",
             str(len(report.get("warnings", ())))])
-    header = ["scene", "frames", "IoU", "mIoU", "kerb", "gutter", "trail", "health", "pose error", "frames/s of a core",
-              "memory", "warnings"]
+    header = ["scene", "frames", "IoU", "mIoU", "kerb", "gutter", "trail", "health", "poses", "frames/s", "memory",
+              "warnings"]
     return table(header, rows) if rows else "<p>No scene is labelled.</p>"
 
 
