@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
-from occ_perception.calibration import Rig
+from occ_perception.calibration import Rig, save_rig
 from occ_perception.calibration.rig import rig_from_dict
+from occ_perception.datasets.sample import Sample
+from occ_perception.datasets.scene_folder import write_sample
 from occ_perception.errors import RecordingError
 from occ_perception.geometry import VoxelGridSpec, se3
 from occ_perception.labeling.clip import Clip, LabelFrame, WorldBox
 from occ_perception.labeling.sources import RawScene, SceneTruth, TrueGrid
 from occ_perception.taxonomy import FREE, UNKNOWN, Sidewalk
+from occ_perception.types import FlowField
 
 SPEC = VoxelGridSpec((0.0, -3.0, -1.0), (9.0, 3.0, 2.0), 0.1)
 WALL_M, STEP_M = 8.05, 0.4
@@ -91,6 +95,26 @@ def grid_at(k: int) -> TrueGrid:
     labels[person] = Sidewalk.PERSON
     return TrueGrid(spec=SPEC, labels=labels, visible=labels != UNKNOWN, moving=np.argwhere(person),
                     T_world_grid=pose_at(k))
+
+
+def write_scene(folder: Path, frames: int = 2, **about: object) -> Path:
+    """The street as a simulation leaves it on disk."""
+    folder.mkdir(parents=True)
+    save_rig(rig_of(), folder / "rig.yaml")
+    for k in range(frames):
+        frame, grid = frame_at(k), grid_at(k)
+        moving = grid.moving
+        write_sample(folder, Sample(
+            scene=folder.name, index=k, stamp_ns=frame.stamp_ns, rig=rig_of(), images=frame.images,
+            semantics={"front": classes_at(k)}, T_grid_base=np.eye(4), spec=SPEC, T_world_grid=grid.T_world_grid,
+            labels=grid.labels, visible=grid.visible, range_m={"front": np.ones((120, 160), np.float32)},
+            points_m=frame.points_m, waypoints_m=np.full((10, 2), k, np.float32),
+            flow=FlowField(SPEC, frame.stamp_ns, moving, np.zeros((len(moving), 3), np.float32),
+                           np.ones(len(moving), np.float32))))
+    (folder / "scene.yaml").write_text(yaml.safe_dump({
+        "version": "1", "content_hash": "0", "seed": 3, "district": "residential", "night": True,
+        "embodiment": "wheeled", "frames": frames, "images_only": False} | about))
+    return folder
 
 
 @dataclass(frozen=True)

@@ -8,41 +8,16 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-import yaml
 
-from occ_perception.calibration import save_rig
-from occ_perception.datasets.sample import Sample
-from occ_perception.datasets.scene_folder import write_sample
 from occ_perception.errors import ConfigurationError, DatasetError, RecordingError
 from occ_perception.geometry import se3
 from occ_perception.labeling.sources import BOXES_WITHIN_M, Bag, SimulatedScenes, boxes_at, sources_of
 from occ_perception.simulation.world import make_world
-from occ_perception.types import FlowField
-
-
-def write_scene(streets: ModuleType, folder: Path, frames: int = 2, **about: object) -> Path:
-    """The synthetic street as a simulation leaves it on disk."""
-    folder.mkdir(parents=True)
-    save_rig(streets.rig_of(), folder / "rig.yaml")
-    for k in range(frames):
-        frame, grid = streets.frame_at(k), streets.grid_at(k)
-        moving = grid.moving
-        write_sample(folder, Sample(
-            scene=folder.name, index=k, stamp_ns=frame.stamp_ns, rig=streets.rig_of(), images=frame.images,
-            semantics={"front": streets.classes_at(k)}, T_grid_base=np.eye(4), spec=streets.SPEC,
-            T_world_grid=grid.T_world_grid, labels=grid.labels, visible=grid.visible,
-            range_m={"front": np.ones((120, 160), np.float32)}, points_m=frame.points_m,
-            flow=FlowField(streets.SPEC, frame.stamp_ns, moving, np.zeros((len(moving), 3), np.float32),
-                           np.ones(len(moving), np.float32))))
-    (folder / "scene.yaml").write_text(yaml.safe_dump({
-        "version": "1", "content_hash": "0", "seed": 3, "district": "residential", "night": True,
-        "embodiment": "wheeled", "frames": frames, "images_only": False} | about))
-    return folder
 
 
 def test_a_simulated_scene_is_opened_from_its_description(streets: ModuleType, tmp_path: Path) -> None:
-    write_scene(streets, tmp_path / "sim" / "b")
-    write_scene(streets, tmp_path / "sim" / "a", frames=1)
+    streets.write_scene(tmp_path / "sim" / "b")
+    streets.write_scene(tmp_path / "sim" / "a", frames=1)
     [source] = sources_of([tmp_path / "sim"], boxes=False)
     refs = source.scenes()
     assert [ref.name for ref in refs] == ["a", "b"]
@@ -65,13 +40,13 @@ def test_a_simulated_scene_is_opened_from_its_description(streets: ModuleType, t
 
 
 def test_boxes_need_the_simulator_that_made_the_scene(streets: ModuleType, tmp_path: Path) -> None:
-    [ref] = SimulatedScenes(path=write_scene(streets, tmp_path / "old", version="0")).scenes()
+    [ref] = SimulatedScenes(path=streets.write_scene(tmp_path / "old", version="0")).scenes()
     with pytest.raises(DatasetError, match=r"version '0'.*label without boxes"):
         ref.open()
-    [ref] = SimulatedScenes(path=write_scene(streets, tmp_path / "flat", images_only=True)).scenes()
+    [ref] = SimulatedScenes(path=streets.write_scene(tmp_path / "flat", images_only=True)).scenes()
     with pytest.raises(DatasetError, match="without scans"):
         ref.open()
-    [ref] = SimulatedScenes(path=write_scene(streets, tmp_path / "odd", seed="x")).scenes()
+    [ref] = SimulatedScenes(path=streets.write_scene(tmp_path / "odd", seed="x")).scenes()
     with pytest.raises(DatasetError, match="does not describe"):
         ref.open()
 
