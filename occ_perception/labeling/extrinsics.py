@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
 
 HEALTHY = 1.0
-"""Every turn of `_TURN_DEG` must make the alignment worse."""
+"""No turn of `_TURN_DEG` makes the alignment better."""
 EDGE_RGB = (255, 255, 255)
 
 _NEAREST_M, _FARTHEST_M = 1.0, 25.0
@@ -36,6 +36,8 @@ _SLOPE_SHARE = 0.3
 _MOST_POINTS = 6000
 _FEWEST_POINTS = 200
 _TURN_DEG = 1.25  # more than twice what the spacing of a LiDAR's rings leaves open
+_NOTICEABLE = 0.04  # of the score: leaves change it by less whichever way one turns, an error of a degree by more
+_FEWEST_WORSE = 4  # of six turns: where fewer matter, a wrong camera would look as good as a right one
 _REACH_DEG = (1.6, 1.0, 0.6)  # of an image edge, from coarse to fine
 _SEARCH_DEG, _SEARCH_M = 3.0, 0.1
 
@@ -47,8 +49,9 @@ class ExtrinsicHealth:
     Attributes:
         camera: its name.
         score: mean nearness of depth edges to image edges, 0..1; comparable for the same frames only.
-        health: share of six turns by 1.25 degrees (about each axis, back and forth) that lower the score: 1 where the
-            extrinsics are right; each axis about which they are wrong costs a sixth. NaN with too few depth edges.
+        health: share of six turns by 1.25 degrees (about each axis, back and forth) that do not raise the score
+            noticeably, by 4 %: 1 where the extrinsics are right; each axis about which they are wrong costs a sixth.
+            NaN where these frames cannot tell: with too few depth edges, or if turns hardly change the score.
         points: number of depth edges in view.
     """
 
@@ -60,6 +63,9 @@ class ExtrinsicHealth:
     @property
     def warning(self) -> str:
         """What is wrong and what to do, or an empty text."""
+        if np.isnan(self.health) and self.points >= _FEWEST_POINTS:
+            return (f"camera {self.camera}: its extrinsics cannot be judged, since image edges are everywhere (as in "
+                    "leaves) or nowhere; take frames with posts, corners and parked cars")
         if np.isnan(self.health):
             return (f"camera {self.camera}: only {self.points} depth edges in view, too few to judge its extrinsics; "
                     "take frames with more structure")
@@ -246,5 +252,8 @@ class _Scene:
         fields = self.fields(_REACH_DEG[-1])
         here = self.score(x, fields)
         turns = np.radians(_TURN_DEG) * np.concatenate([np.eye(6)[:3], -np.eye(6)[:3]])
-        worse = sum(self.score(x + turn, fields) < here for turn in turns)
-        return ExtrinsicHealth(self._camera.name, here, worse / len(turns), self.count)
+        turned = np.array([self.score(x + turn, fields) for turn in turns])
+        better = int((turned > (1 + _NOTICEABLE) * here).sum())
+        if not better and (turned < (1 - _NOTICEABLE) * here).sum() < _FEWEST_WORSE:
+            return ExtrinsicHealth(self._camera.name, here, float("nan"), self.count)
+        return ExtrinsicHealth(self._camera.name, here, 1 - better / len(turns), self.count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -131,6 +132,16 @@ def test_a_bare_floor_cannot_be_judged() -> None:
     empty = LabelFrame(stamp_ns=1, images=frame.images, points_m=np.zeros((0, 3), np.float32), sensor_m=frame.sensor_m,
                        point_sensor=np.zeros(0, np.uint8), T_world_base=np.eye(4))
     assert check_extrinsics([empty], CAMERA).points == 0
+
+
+def test_where_image_edges_are_everywhere_nothing_is_judged(frames: list[LabelFrame]) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (272, 480, 3), dtype=np.uint8)
+    leaves = [replace(frame, images={"front": noise}) for frame in frames[:2]]
+    for camera in (CAMERA, turned((0.0, 2.0, 0.0))):
+        health = check_extrinsics(leaves, camera)
+        assert health.points > 1000
+        assert np.isnan(health.health)
+        assert "cannot be judged" in health.warning
 
 
 def test_points_move_to_the_exposure_of_the_camera(frames: list[LabelFrame]) -> None:
