@@ -153,8 +153,8 @@ def calibrate_lens(views: Sequence[BoardView], size: tuple[int, int], model: Len
     """
     if len(views) < _FEWEST_VIEWS:
         raise CalibrationError([f"{len(views)} images show the board, needed are {_FEWEST_VIEWS}"], where="lens",
-                               fix="Take more, near and far, in the corners of the image, and tilted. If they show it, it is "
-                                   "another board: check its squares and its marker dictionary.")
+                               fix="Take more, near and far, in the corners of the image, and tilted. If they show it, "
+                                   "it is another board: check its squares and its marker dictionary.")
     places = [view.corners_m.reshape(-1, 1, 3) for view in views]
     pixels = [view.pixels.reshape(-1, 1, 2) for view in views]
     try:
@@ -211,8 +211,8 @@ def calibrate_place(T_camera_board: Sequence[Array], returns: Sequence[BoardRetu
     """
     if len(returns) < 3:
         raise CalibrationError([f"{len(returns)} boards were seen by both, needed are 3"], where="place of the camera",
-                               fix="Hold the board where camera and LiDAR see it, at rest, its ring in full. If they do, "
-                                   "check the radius of the ring and the width of the tape.")
+                               fix="Hold the board where camera and LiDAR see it, at rest, its ring in full. If they "
+                                   "do, check the radius of the ring and the width of the tape.")
     in_camera = [se3.apply(T, board.centre_m) for T in T_camera_board]
     normals = [T[:3, 2] if T[:3, 2] @ centre < 0 else -T[:3, 2] for T, centre in zip(T_camera_board, in_camera)]
     tilt_deg = np.degrees(np.arccos(np.clip(np.min(np.stack(normals) @ np.stack(normals).T), -1.0, 1.0)))
