@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 from occ_perception.errors import ConfigurationError
 
-
 _START = "Start one with `ray start --head`, and name its address"
 _REACH_S = 10.0
 
