@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from itertools import pairwise
 
@@ -21,6 +21,8 @@ Array = NDArray[np.float64]
 Stamps = NDArray[np.int64]
 
 GRAVITY_MPS2 = 9.80665
+_ACCELERATION_S = 0.2
+"""Wheels tell acceleration by the speeds this far apart: neighbouring ones differ by noise."""
 
 # Slices of the state: see `estimate_ego`.
 POSITION, ANGLES, VELOCITY, RATE = slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 12)
@@ -34,7 +36,7 @@ class EgoSettings:
 
     Attributes:
         gyro_radps, force_mps2: white noise of one IMU sample.
-        motion_force_mps2: what accelerations of a robot at 1 m/s add to `force_mps2`; at rest it feels gravity alone.
+        motion_force_mps2: what the accelerations of a robot at 1 m/s, less those of its wheels, add to `force_mps2`.
         gyro_bias_radps, force_bias_mps2: biases at the start, per axis.
         wheel_mps, wheel_radps: speed and turn rate from two wheel poses, at rest.
         wheel_slip, wheel_slip_radpm: what each m/s of speed adds to the two.
@@ -46,7 +48,7 @@ class EgoSettings:
 
     gyro_radps: float = 0.005
     force_mps2: float = 0.2
-    motion_force_mps2: float = 1.0
+    motion_force_mps2: float = 0.3
     gyro_bias_radps: float = 0.01
     force_bias_mps2: float = 0.1
     wheel_mps: float = 0.01
@@ -188,7 +190,7 @@ def estimate_ego(wheels: Sequence[Odometry], imu: ImuSamples, T_base_imu: Array,
         raise RecordingError(f"{len(wheels)} wheel poses give no motion", where="odometry",
                              fix="Record wheel odometry with rising stamps.")
     body = imu.between(rising[0].stamp_ns, rising[-1].stamp_ns).rotated(T_base_imu)
-    steps = _filter(rising[0], measured, body, settings)
+    steps = _filter(rising[0], measured, _without_acceleration(body, measured, settings.gap_s), settings)
     states = _smooth(steps) if smooth else [(step.x, step.P) for step in steps]
     stamps_ns = np.array([step.stamp_ns for step in steps])
     used = _near(stamps_ns, np.array([sample.stamp_ns for sample in rising]), settings.gap_s)
@@ -214,6 +216,20 @@ def _wheels(wheels: Sequence[Odometry], gap_s: float) -> _Wheels:
         linear.append(Rotation.from_rotvec(-0.5 * dt * turn).apply(moved[:3, 3]) / dt)
         turns.append(turn[2])
     return _Wheels(np.array(stamps, np.int64), np.array(linear).reshape(-1, 3), np.array(turns))
+
+
+def _without_acceleration(imu: ImuSamples, wheels: _Wheels, gap_s: float) -> ImuSamples:
+    """The samples less the acceleration that the wheels tell: a robot that drives off feels as if it leant back."""
+    if len(imu.stamps_ns) == 0 or len(wheels.stamps_ns) < 2:
+        return imu
+    half_ns = round(_ACCELERATION_S * 0.5e9)
+    ends = [np.clip(imu.stamps_ns + side, wheels.stamps_ns[0], wheels.stamps_ns[-1]) for side in (-half_ns, half_ns)]
+    before, after = (np.stack([np.interp(at, wheels.stamps_ns, column) for column in wheels.linear_mps.T], axis=1)
+                     for at in ends)
+    apart_s = np.maximum(ends[1] - ends[0], half_ns) * 1e-9
+    known = _near(imu.stamps_ns, wheels.stamps_ns, gap_s)
+    gained = np.where(known[:, None], (after - before) / apart_s[:, None], 0.0)
+    return replace(imu, force_mps2=imu.force_mps2 - gained)
 
 
 def _near(stamps_ns: Stamps, wheels_ns: Stamps, gap_s: float) -> NDArray[np.bool_]:
@@ -249,11 +265,11 @@ def _filter(first: Odometry, wheels: _Wheels, imu: ImuSamples, settings: EgoSett
 
 
 def _start(first: Odometry, imu: ImuSamples, settings: EgoSettings) -> tuple[Array, Array]:
-    """State at the first wheel pose; roll and pitch as the force of the first half second tells."""
+    """State at the first wheel pose; roll and pitch as the force of the first second tells."""
     x, sigma = np.zeros(STATES), np.zeros(STATES)
     x[POSITION], x[5] = first.T_odom_base[:3, 3], se3.yaw_of(first.T_odom_base)
     if len(imu.stamps_ns):
-        fx, fy, fz = np.median(imu.force_mps2[imu.stamps_ns <= imu.stamps_ns[0] + 500_000_000], axis=0)
+        fx, fy, fz = np.median(imu.force_mps2[imu.stamps_ns <= imu.stamps_ns[0] + 1_000_000_000], axis=0)
         x[3], x[4] = math.atan2(fy, fz), math.atan2(-fx, math.hypot(fy, fz))
     sigma[POSITION], sigma[ANGLES], sigma[VELOCITY], sigma[RATE] = 1e-4, (0.1, 0.1, 1e-4), 1.0, 0.5
     sigma[GYRO_BIAS], sigma[FORCE_BIAS] = settings.gyro_bias_radps, settings.force_bias_mps2
