@@ -19,7 +19,7 @@ from occ_perception.recordings.bag import BagReader
 from occ_perception.recordings.cloud_files import read_cloud
 from occ_perception.recordings.clouds import decode_points
 from occ_perception.recordings.create import instants
-from occ_perception.recordings.frames import sensor_events
+from occ_perception.recordings.frames import SensorEvent, sensor_events
 from occ_perception.recordings.images import decode_image
 from occ_perception.replay.rig_files import read_image
 from occ_perception.types import PointCloud
@@ -78,27 +78,35 @@ def pairs_of_files(rig: Rig, camera: str, images: Path, lidar: str, clouds: Path
 
 
 def pairs_of_bag(bag: Path, rig: Rig, camera: str, lidar: str, topics: Mapping[str, str] | None = None) -> list[Pair]:
-    """An image every second, each with the scan before it, of a robot that stands.
+    """An image every second, each with the scan nearest to it, of a robot that stands.
 
     Raises:
         RecordingError: a bag without these two sensors, or without pairs.
     """
     both = rig.model_copy(update={"cameras": (rig.camera(camera),), "lidars": (rig.lidar(lidar),)})
-    pairs: list[Pair] = []
-    scan, last_ns, bad = None, -math.inf, 0
+    images: list[SensorEvent] = []
+    scans: dict[int, SensorEvent] = {}  # by row of the image, the nearest so far
     with BagReader(bag) as reader:
+        before: SensorEvent | None = None
         for event in sensor_events(reader, both, topics):
-            if event.kind == "cloud":
-                scan = event
-            if event.kind != "image" or scan is None or event.stamp_ns - last_ns < _AT_REST_S * 1e9:
-                continue
-            if abs(event.stamp_ns - scan.stamp_ns) > _PAIRED_S * 1e9:
-                continue
-            last_ns = event.stamp_ns
-            try:
-                pairs.append((decode_image(event.message), decode_points(scan.message, lidar)))
-            except BadMessage:
-                bad += 1
+            if event.kind == "image" and (not images or event.stamp_ns - images[-1].stamp_ns >= _AT_REST_S * 1e9):
+                images.append(event)
+                if before is not None:
+                    scans[len(images) - 1] = before
+            elif event.kind == "cloud":
+                before = event
+                for row in range(max(0, len(images) - 2), len(images)):
+                    now, best = images[row].stamp_ns, scans.get(row)
+                    if best is None or abs(event.stamp_ns - now) < abs(best.stamp_ns - now):
+                        scans[row] = event
+    near = {row: scan for row, scan in scans.items() if abs(scan.stamp_ns - images[row].stamp_ns) <= _PAIRED_S * 1e9}
+    pairs: list[Pair] = []
+    bad = 0
+    for row, scan in sorted(near.items()):
+        try:
+            pairs.append((decode_image(images[row].message), decode_points(scan.message, lidar)))
+        except BadMessage:
+            bad += 1
     if not pairs:
         raise RecordingError(f"no image of {camera} with a scan of {lidar} within {_PAIRED_S} s, {bad} bad ones",
                              where=str(bag), fix="Record both while the board is shown, on one clock.")

@@ -137,7 +137,7 @@ def main(
     if refine is None:
         return
     if not any(each.refinement for each in judgements):
-        console.print("no camera has a better place within 3 degrees: no rig was written")
+        console.print("no camera was refined: no rig was written")
         return
     refine.parent.mkdir(parents=True, exist_ok=True)
     save_rig(refined_rig(the_rig, judgements), refine)

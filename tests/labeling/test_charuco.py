@@ -23,6 +23,8 @@ from occ_perception.labeling.charuco import (
     find_board,
     find_board_returns,
 )
+from occ_perception.labeling.rig_data import pairs_of_bag
+from occ_perception.recordings.create import create_bag
 from occ_perception.types import PointCloud
 
 BOARD = Board()
@@ -170,7 +172,7 @@ def test_all_faults_of_the_input_are_listed() -> None:
     assert len(wrong.value.faults) == 4
 
 
-def test_the_command_takes_folders_names_what_it_leaves_out_and_writes_rig_and_picture(
+def test_the_command_names_what_it_leaves_out_and_a_bag_gives_the_same_pairs_as_folders(
         tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lens = make_camera("pinhole", 640, 480, LENSES["pinhole"])
     (tmp_path / "images").mkdir()
@@ -193,3 +195,10 @@ def test_the_command_takes_folders_names_what_it_leaves_out_and_writes_rig_and_p
     assert np.degrees(Rotation.from_matrix(off[:3, :3]).magnitude()) < 0.6
     picture = cv2.imread(str(tmp_path / "made" / "front.png"))[..., ::-1]
     assert (picture == (255, 60, 60)).all(axis=2).sum() > 500  # returns of the ring
+    rig = load_rig(tmp_path / "rig.yaml")
+    create_bag(tmp_path / "board.mcap", rig, {"front": tmp_path / "images"}, {"top": tmp_path / "scans"}, rate_hz=1.0)
+    pairs = pairs_of_bag(tmp_path / "board.mcap", rig, "front", "top")  # images are logged before their scans
+    for k, (image, cloud) in enumerate(pairs):
+        assert (image == cv2.imread(str(tmp_path / "images" / f"{k}.png"))[..., ::-1]).all()
+        assert (cloud.points_m == np.load(tmp_path / "scans" / f"{k}.npy")[:, :3]).all()
+    assert len(pairs) == 7
