@@ -26,6 +26,7 @@ EXTRAS = {
                     "It comes with the extra `train`: pip install 'occ_perception[train]'"),
     **dict.fromkeys(("rclpy", "occ_perception_msgs", "rosgraph_msgs", "lifecycle_msgs", "launch"),
                     "It comes with ROS 2: run `make setup` once, then `scripts/with_ros occ-perception ...`"),
+    "transformers": "It comes with the extra `label`: pip install 'occ_perception[label]'",
     "plotly": "It comes with the extra `viz`: pip install 'occ_perception[viz]'",
 }
 
