@@ -17,10 +17,11 @@ from occ_perception.datasets.sidewalk3d import AREAS
 from occ_perception.errors import ConfigurationError, OccPerceptionError
 from occ_perception.labeling.fleet import run_fleet
 from occ_perception.labeling.pool import LocalPool, RayPool
+from occ_perception.labeling.report import write_report
 from occ_perception.labeling.scene_job import Status
 from occ_perception.labeling.settings import LabelSettings, load_settings, settings_from_dict
 from occ_perception.labeling.sources import sources_of
-from occ_perception.labeling.summary import outcome_table, quality_table, read_reports
+from occ_perception.labeling.summary import outcome_line, outcome_table, quality_table, read_reports
 from occ_perception.ros.environment import rig_file
 
 SIGNAL_STATUS = 128
@@ -61,7 +62,11 @@ def run(
             result = run_fleet(found, out, chosen, pool, console=console, split=split)
         if result.kept or result.having(Status.done):
             console.print(quality_table(read_reports(out), f"labels in {out}, scores in percent"))
-        console.print(outcome_table(result))
+            page = write_report(out, result.outcomes)
+            console.print(f"report: {page}", soft_wrap=True, highlight=False)
+        if len(result.having(Status.done)) < len(result.outcomes):
+            console.print(outcome_table(result))
+        console.print(outcome_line(result), soft_wrap=True, highlight=False)
         if result.having(Status.failed):
             raise typer.Exit(FAILED_STATUS)
         if not result.kept and not result.having(Status.done):

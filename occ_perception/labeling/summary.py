@@ -60,12 +60,16 @@ def _percents(scores: dict[str, float | None]) -> list[str]:
     return ["-" if number is None else f"{100 * number:.2f}" for number in numbers]
 
 
-def outcome_table(result: FleetResult) -> Table:
-    """How many scenes ended how, and why the others were not labelled."""
+def outcome_line(result: FleetResult) -> str:
+    """How many scenes ended how, and how fast the run was."""
     counts = Counter(outcome.status for outcome in result.outcomes)
-    table = Table(caption=f"scenes: {counts[Status.done]} done now, {len(result.kept)} before, "
-                          f"{counts[Status.skipped]} skipped, {counts[Status.failed]} failed; "
-                          f"{result.frames_per_s:.2f} frames/s in {result.elapsed_s:.0f} s", caption_justify="left")
+    return (f"scenes: {counts[Status.done]} done now, {len(result.kept)} before, {counts[Status.skipped]} skipped, "
+            f"{counts[Status.failed]} failed; {result.frames_per_s:.2f} frames/s in {result.elapsed_s:.0f} s")
+
+
+def outcome_table(result: FleetResult) -> Table:
+    """Why scenes and sources were not labelled."""
+    table = Table()
     for column in ("not labelled", "", "reason"):
         table.add_column(column, overflow="fold")
     for outcome in result.outcomes:
