@@ -156,8 +156,10 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(settings):
     first.save(other.output / CHECKPOINT)
     said = []
     resumed = finetune(other, resume=True, say=said.append)
-    assert resumed["losses"] == whole["losses"]
-    assert resumed["best"] == whole["best"]
+    # Several threads add in an order of their own; a forgotten state would show in the third digit.
+    assert resumed["losses"] == pytest.approx(whole["losses"], rel=1e-5)
+    assert resumed["best"]["epoch"] == whole["best"]["epoch"]
+    assert resumed["best"]["iou"] == pytest.approx(whole["best"]["iou"], abs=1e-3)
     assert len(said) == 2
     assert "epoch 4 of 4: loss" in said[-1]
     assert whole["best"]["iou"].keys() == {"road", "sidewalk", "pedestrian"}
