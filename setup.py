@@ -58,6 +58,7 @@ setup(
     extras_require={
         "train": requirements("train"),
         "label": requirements("label"),
+        "mesh": requirements("mesh"),
         "viz": requirements("viz"),
         "gpu": requirements("gpu"),
         "dev": requirements("dev"),

@@ -33,7 +33,7 @@ def yard() -> Scene:
 
 def test_without_open3d_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "open3d", None)
-    with pytest.raises(OccPerceptionError, match="pip install open3d"):
+    with pytest.raises(OccPerceptionError, match=r"occ_perception\[mesh\]"):
         meshed(yard())
 
 
