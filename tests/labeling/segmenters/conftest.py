@@ -1,5 +1,9 @@
 """A SAM3 with random weights, small enough for a test, in a folder as the real one."""
 
+import json
+
+import cv2
+import numpy as np
 import pytest
 
 
@@ -36,3 +40,23 @@ def sam3_folder(tmp_path_factory):
                 torch.nn.init.xavier_normal_(parameter)
     model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def annotated(tmp_path):
+    """A street of one picture: pavement, road, a person; the kerb is annotated elsewhere."""
+    image = np.full((56, 84, 3), 90, np.uint8)
+    masks = {1: np.zeros((56, 84), bool), 2: np.zeros((56, 84), bool), 3: np.zeros((56, 84), bool)}
+    masks[1][28:, :42], masks[2][28:, 42:], masks[3][10:40, 20:30] = True, True, True
+    for label, colour in ((1, (200, 80, 200)), (2, (60, 60, 60)), (3, (0, 0, 255))):
+        image[masks[label]] = colour
+    cv2.imwrite(str(tmp_path / "street.png"), image)
+    corners = {1: [0, 28, 42, 28, 42, 56, 0, 56], 2: [42, 28, 84, 28, 84, 56, 42, 56],
+               3: [20, 10, 30, 10, 30, 40, 20, 40]}
+    (tmp_path / "images.json").write_text(json.dumps({
+        "images": [{"id": 1, "file_name": "street.png", "height": 56, "width": 84}],
+        "categories": [{"id": row, "name": name} for row, name in enumerate(("curb", "sidewalk", "road", "person"))],
+        "annotations": [{"id": row, "image_id": 1, "category_id": row, "segmentation": [corner]}
+                        for row, corner in corners.items()],
+    }))
+    return tmp_path / "images.json"
