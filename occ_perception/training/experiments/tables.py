@@ -304,8 +304,8 @@ PSEUDO = TableSpec(
     notes=(
         _SAME, _VISIBLE, _ONE_SEED,
         "Same images, equal steps; the second row sees no truth, nor in calibration. Both are scored on the truth.",
-        "Pseudo-labels are of scans, exact poses and a simulated segmenter that is wrong in a tenth of its pixels;",
-        "it gives the 2D classes too, and depth is that of the scans. A gain of -10 % is 90 % of the score.",
+        "Pseudo-labels are of scans, exact poses, and a simulated segmenter that is wrong in a tenth of its pixels.",
+        "Its classes are the 2D labels too, and depth is that of the scans. A gain of -10 % is 90 % of the score.",
     ),
 )
 
