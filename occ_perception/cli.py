@@ -149,7 +149,7 @@ _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 @app.command(context_settings=_PASS_ON, add_help_option=False)
 def train(context: typer.Context) -> None:
-    """Train a network on the simulated splits; `train --help` lists the kinds (needs the extra `train`)."""
+    """Train a network on simulated or labelled splits; `train --help` lists the kinds (needs the extra `train`)."""
     _pass_on(context, "occ_perception.training.__main__")
 
 
