@@ -75,6 +75,16 @@ def test_driving_off_is_no_slope(feel: Feel) -> None:
     assert np.degrees(np.abs(angles[:, :2]).max()) < 0.5
 
 
+def test_sway_does_not_shorten_the_way(feel: Feel) -> None:
+    t = np.arange(round(10.0 * 50) + 1) / 50.0
+    level = np.zeros(len(t))
+    sway = 0.03 * np.sin(2.0 * np.pi * 3.0 * t)
+    track = RobotTrack("wheeled", Motion(t, np.column_stack([1.4 * t, level, level]), level), sway, level)
+    wheels, imu = feel(track, PERFECT, 0)
+    position, _ = errors_of(track, estimate_ego(wheels, imu, T_BASE_IMU))
+    assert np.abs(position[:, 0]).max() < 0.01 * 14.0
+
+
 def test_errors_are_as_large_as_the_covariance_says(drive: RobotTrack, feel: Feel) -> None:
     """Normalised squared errors of 6 numbers are 6 on average where the filter knows how good it is.
 
