@@ -115,6 +115,9 @@ def _card(out: Path, report: Report) -> str:
     health = report.get("health", {})
     if health:
         facts.append("health " + ", ".join(f"{camera} {number(value)}" for camera, value in health.items()))
+    levelling = report.get("levelling", {})
+    if levelling and not levelling.get("skipped"):
+        facts.append(f"levelled by up to {number(levelling.get('tilt_deg'))} degrees")
     facts += [f"{count} {_words(reason)}" for reason, count in report.get("drops", {}).items() if count]
     notes = "".join(f'<div class="note">{escape(warning)}</div>' for warning in report.get("warnings", ()))
     picture = cv2.imread(str(out / name / PICTURE), cv2.IMREAD_COLOR_RGB) if (out / name / PICTURE).is_file() else None

@@ -120,8 +120,13 @@ def _report(ref: SceneRef, raw: RawScene, labelled: LabelledScene, settings: Lab
         "warnings": [each.warning for each in health if each.warning],
         "wall_s": clock.wall_s | dict(labelled.wall_s), "cpu_s": clock.cpu_s | dict(labelled.cpu_s),
         "frames_per_core_s": round(frames / max(engine_s, 1e-9), 3)}
+    if raw.levelling is not None:
+        report["levelling"] = raw.levelling.to_dict()
+        if raw.levelling.skipped:
+            report["warnings"].append(f"poses are not levelled: {raw.levelling.skipped}")
     if raw.truth is not None:
         report["pose_error_m"] = _pose_error_m(clip, raw.truth)
+        report["tilt_error_deg"] = _tilt_error_deg(clip, raw.truth)
         if settings.grid == raw.truth.grid(clip.frames[0].stamp_ns).spec:
             report["quality"] = score_scene(labelled.samples, raw.truth).to_dict()
     return report
@@ -140,6 +145,12 @@ def _pose_error_m(clip: Clip, truth: SceneTruth) -> float:
                              - (se3.invert(true_first) @ truth.T_world_base(frame.stamp_ns))[:3, 3])
               for frame in clip.frames]
     return round(float(max(errors)), 4)
+
+
+def _tilt_error_deg(clip: Clip, truth: SceneTruth) -> float:
+    """The largest angle between the vertical of a pose and the true one."""
+    cosines = [frame.T_world_base[2, :3] @ truth.T_world_base(frame.stamp_ns)[2, :3] for frame in clip.frames]
+    return round(float(np.degrees(np.arccos(np.clip(min(cosines), -1.0, 1.0)))), 3)
 
 
 def _write(folder: Path, raw: RawScene, labelled: LabelledScene, report: dict[str, Any], clock: Clock) -> None:

@@ -23,6 +23,7 @@ from occ_perception.errors import ConfigurationError, DatasetError, RecordingErr
 from occ_perception.geometry import VoxelGridSpec, se3
 from occ_perception.labeling.clip import Clip, LabelFrame, WorldBox
 from occ_perception.labeling.clips import ClipSettings, Span
+from occ_perception.labeling.levelling import Levelling, level
 from occ_perception.labeling.recording import Recording
 from occ_perception.labeling.segmenters.simulated import Truth, truth_of
 from occ_perception.simulation.scene import World
@@ -76,6 +77,7 @@ class RawScene:
         area, night: as the Sidewalk3D layout states them.
         truth: where it is known.
         drops: messages and keyframes left out while reading, by reason.
+        levelling: how its poses were levelled, where they were estimated.
     """
 
     clip: Clip
@@ -83,6 +85,7 @@ class RawScene:
     night: bool
     truth: SceneTruth | None = None
     drops: Counter[str] = field(default_factory=Counter)
+    levelling: Levelling | None = None
 
 
 class SceneRef(Protocol):
@@ -283,8 +286,9 @@ class BagScene:
         with Recording(bag.path, bag.rig, bag.settings, topics=bag.topics, logged=self.logged) as recording:
             clip = recording.clip(self.name, self.span)
             drops = +recording.drops
-        clip, truth = _with_truth(clip, bag)
-        return RawScene(clip=clip, area=bag.area, night=bag.night, truth=truth, drops=drops)
+        levelling = level(clip.frames)
+        clip, truth = _with_truth(replace(clip, frames=levelling.frames), bag)
+        return RawScene(clip=clip, area=bag.area, night=bag.night, truth=truth, drops=drops, levelling=levelling)
 
 
 def _with_truth(clip: Clip, bag: Bag) -> tuple[Clip, SceneTruth | None]:
