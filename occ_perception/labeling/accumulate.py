@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from occ_perception.errors import ConfigurationError
 from occ_perception.geometry import VoxelGridSpec, se3
@@ -23,6 +24,8 @@ _PLACE_M = 0.5
 _GROUND_COLUMNS = 2
 """Columns of the height map along a cell; with 4 the kerbs of the simulation gain less than a point of IoU."""
 _GROUND = np.isin(np.arange(256), sorted(SIDEWALK.ground))
+_BESIDE_THING_M = 0.3
+"""Returns so near those of a thing may be its own: half the width of a person, hands and bags included."""
 ARTICULATED = frozenset({Sidewalk.PERSON, Sidewalk.CYCLIST, Sidewalk.ANIMAL})
 """Things whose limbs move: only scans near in time show them in the same shape."""
 
@@ -37,9 +40,9 @@ class AccumulateSettings:
         box_margin_m: boxes are grown by this much to all sides but the lower one.
         articulated_s: how far in time scans of a walking thing may lie from the frame they are used in.
         standing_s: without boxes, a thing stands (and belongs to the static world) when it was hit in the same place
-            over at least this time and hardly ever seen through.
-        remnant_ratio: points of a cell that rays crossed in this many times more frames than ended in it are what
-            somebody left who passed, and are dropped.
+            over at least this time, and in twice as many frames as it was seen through.
+        remnant_ratio: returns from a cell that rays crossed in more than this many times the frames that hit it (as
+            `Evidence` counts) are of something that passed, whatever their label; beside a thing, half is enough.
 
     Raises:
         ConfigurationError: all faults listed.
@@ -50,7 +53,7 @@ class AccumulateSettings:
     box_margin_m: float = 0.1
     articulated_s: float = 0.3
     standing_s: float = 1.9
-    remnant_ratio: float = 4.0
+    remnant_ratio: float = 1.0
 
     def __post_init__(self) -> None:
         faults = [f"{name} must be a number of at least 0, got {value}" for name, value in vars(self).items()
@@ -67,7 +70,7 @@ class SceneFrame:
         stamp_ns, boxes: of the frame (no boxes where nobody knows them).
         T_scene_base: [4, 4].
         points_m, sensor_m, point_sensor: the scan, float32 [P, 3], float64 [S, 3], uint8 [P].
-        loose: moving things without a box, as this scan alone saw them.
+        loose: what moves and has no box, as this scan alone saw it; of the class of a thing, or of none.
     """
 
     stamp_ns: int
@@ -134,7 +137,8 @@ def accumulate(frames: Sequence[LabelFrame], labels: Sequence[NDArray[np.uint8]]
 
     Returns within a box belong to its track, whatever their label. Where boxes are known, a thing's label outside of
     them is an error of the 2D labels, and the return counts as unlabelled. Where they are not, returns labelled as
-    things are kept in their own frame, unless they stand (`standing_s`). What is left is the static world.
+    things are kept in their own frame, unless they stand (`standing_s`), and take along what their label missed. So is
+    everything that other frames see through (`remnant_ratio`). What is left is the static world.
 
     Args:
         frames: all with boxes or all without.
@@ -150,8 +154,7 @@ def accumulate(frames: Sequence[LabelFrame], labels: Sequence[NDArray[np.uint8]]
     corners = np.abs([spec.minimum_m, spec.maximum_m]).max(axis=0)
     reach = float(np.hypot(*corners[:2])) + 1.0
     evidence = Evidence(_lattice(frames, origin, spec, reach, cell))
-    static: list[tuple[NDArray[np.float32], NDArray[np.uint8]]] = []
-    things: list[tuple[NDArray[np.float32], NDArray[np.uint8]]] = []
+    unboxed: list[tuple[NDArray[np.float32], NDArray[np.uint8]]] = []
     members: dict[int, list[tuple[NDArray[np.float32], int]]] = {}
     owners: dict[int, int] = {}
     for frame, own in zip(frames, labels):
@@ -168,59 +171,103 @@ def accumulate(frames: Sequence[LabelFrame], labels: Sequence[NDArray[np.uint8]]
             owners[box.track_id] = box.label
         if frame.boxes is not None:
             own = np.where(_THINGS[own], np.uint8(0), own)
-        moving = _THINGS[own]
-        things.append((points[moving], own[moving]))
-        still = (boxed < 0) & ~moving
-        static.append((points[still], own[still]))
-    stands = _standing(things, [frame.stamp_ns for frame in frames], evidence, settings.standing_s)
-    static += [(points[stood], own[stood]) for (points, own), stood in zip(things, stands)]
-    ground, solids = _surfaces(*_joined(static), evidence, cell, settings)
+        unboxed.append((points[boxed < 0], own[boxed < 0]))
+    stands = _standing(unboxed, [frame.stamp_ns for frame in frames], evidence, settings.standing_s)
+    things = [_THINGS[own] & ~stood for (_, own), stood in zip(unboxed, stands)]
+    static = [(points[~thing], own[~thing]) for (points, own), thing in zip(unboxed, things)]
+    ground, raised = _ground(*_joined(static), evidence, cell, settings)
+    loose, solid = [], []
+    for (points, own), thing in zip(unboxed, things):
+        kinds, moves = _moving(points, own, thing, ground, evidence, settings.remnant_ratio)
+        loose.append(thin(points[moves], kinds[moves], cell / 2))
+        rest = ~moves & ~_GROUND[own]
+        solid.append((points[rest], own[rest]))
+    solids = _solids(thin(*_joined(solid), cell / 2) + raised, ground, evidence, cell, settings.remnant_ratio)
     scene_frames = tuple(
         SceneFrame(frame.stamp_ns, _base_in_scene(frame, origin), _in_scene(frame, origin),
                    se3.apply(_base_in_scene(frame, origin), frame.sensor_m), frame.point_sensor,
-                   tuple(frame.boxes or ()), thin(points[~stood], own[~stood], cell / 2))
-        for frame, (points, own), stood in zip(frames, things, stands))
+                   tuple(frame.boxes or ()), seen)
+        for frame, seen in zip(frames, loose))
     tracks = {track: TrackCloud(owners[track], np.concatenate([part for part, _ in parts]),
                                 np.concatenate([np.full(len(part), stamp, np.int64) for part, stamp in parts]))
               for track, parts in members.items()}
     return Scene(origin, cell, ground, solids, evidence, tracks, scene_frames, settings)
 
 
-def _surfaces(points_m: NDArray[np.float32], labels: NDArray[np.uint8], evidence: Evidence, cell_m: float,
-              settings: AccumulateSettings) -> tuple[GroundMap, Surfels]:
-    """The ground, and what rises from it without the remnants of what has moved."""
-    level = _GROUND[labels]
+def _ground(points_m: NDArray[np.float32], labels: NDArray[np.uint8], evidence: Evidence, cell_m: float,
+            settings: AccumulateSettings) -> tuple[GroundMap, Thinned]:
+    """The ground, and what is labelled as ground above it: matter, but nobody knows of which class."""
+    level, plain = _GROUND[labels], labels == 0
     flat = thin(points_m[level], labels[level], cell_m / _GROUND_COLUMNS)
-    cloud = thin(points_m[~level], labels[~level], cell_m / 2)
-    lies = on_ground(flat.points_m)
-    plain = cloud.labels == 0
-    ground = ground_map(flat.points_m[lies], flat.returns[lies], flat.labels[lies], cloud.points_m[plain],
+    others = thin(points_m[plain], labels[plain], cell_m / 2)
+    # kerbs are too low for this test: rays to the pavement behind cross the cells of their edges
+    feet = _crossed(flat.points_m, evidence, settings.remnant_ratio) & (flat.labels != Sidewalk.CURB)
+    lies = on_ground(flat.points_m, feet)
+    others = others[~_crossed(others.points_m, evidence, settings.remnant_ratio)]
+    ground = ground_map(flat.points_m[lies], flat.returns[lies], flat.labels[lies], others.points_m,
                         column_m=cell_m / _GROUND_COLUMNS, gap_m=settings.ground_gap_m,
                         step_m=settings.ground_step_m)
-    # a ground class above the ground is an error of the 2D labels: matter, but nobody knows of which class
     odd = flat[~lies]
-    cloud = Thinned(np.concatenate([cloud.points_m, odd.points_m]), np.concatenate([cloud.returns, odd.returns]),
-                    np.concatenate([cloud.labels, np.zeros_like(odd.labels)]))
-    off = np.abs(cloud.points_m[:, 2] - ground.height_at(cloud.points_m[:, :2]))
-    hits, passes = evidence.at(cloud.points_m)
-    remnant = passes > settings.remnant_ratio * np.maximum(hits, 1)
-    return ground, surfels(cloud[~((off < SAME_LEVEL_M) | remnant)], cell_m)
+    return ground, Thinned(odd.points_m, odd.returns, np.zeros_like(odd.labels))
 
 
-def _standing(things: Sequence[tuple[NDArray[np.float32], NDArray[np.uint8]]], stamps_ns: Sequence[int],
+def _crossed(points_m: NDArray[np.float32], evidence: Evidence, ratio: float) -> NDArray[np.bool_]:
+    """Which points [N, 3] lie where more than `ratio` times as many frames saw through as ended there; bool [N]."""
+    hits, passes = evidence.at(points_m)
+    return np.asarray(passes > ratio * hits)
+
+
+def _rises(points_m: NDArray[np.float32], ground: GroundMap) -> NDArray[np.bool_]:
+    """Which points [N, 3] do not lie on the ground; rays that graze it cross its cells, which says nothing of it."""
+    return np.asarray(~(np.abs(points_m[:, 2] - ground.height_at(points_m[:, :2])) < SAME_LEVEL_M))
+
+
+def _moving(points_m: NDArray[np.float32], labels: NDArray[np.uint8], thing: NDArray[np.bool_], ground: GroundMap,
+            evidence: Evidence, remnant_ratio: float) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Classes of a scan's returns outside of boxes, uint8 [N], and which of them move, bool [N].
+
+    Move do returns of `thing` [N]; those beside them which their label has missed, and which take their class; and
+    what other frames see through, which has no class: what is static does not move. A return without a class that no
+    other frame confirms counts as moving, because things are what 2D labels miss most where it matters.
+    """
+    kinds, moves = labels.copy(), thing.copy()
+    rest = np.flatnonzero(~thing & ~_GROUND[labels])
+    rest = rest[_rises(points_m[rest], ground)]
+    hits, passes = evidence.at(points_m[rest])
+    plain = labels[rest] == 0
+    gone = (passes > remnant_ratio * hits) | (plain & (hits <= 1))
+    kinds[rest[gone]] = 0
+    moves[rest[gone]] = True
+    things = np.flatnonzero(thing)
+    if len(things) and len(rest):
+        distance, nearest = cKDTree(points_m[things]).query(points_m[rest], distance_upper_bound=_BESIDE_THING_M)
+        own = np.isfinite(distance) & (plain | (passes > 0.5 * remnant_ratio * hits))
+        kinds[rest[own]] = labels[things[nearest[own]]]
+        moves[rest[own]] = True
+    return kinds, moves
+
+
+def _solids(cloud: Thinned, ground: GroundMap, evidence: Evidence, cell_m: float, remnant_ratio: float) -> Surfels:
+    """What stands on the ground. Thinned points lie in other cells than their returns, and so have passed or not."""
+    passed = _crossed(cloud.points_m, evidence, remnant_ratio)
+    return surfels(cloud[_rises(cloud.points_m, ground) & ~passed], cell_m)
+
+
+def _standing(clouds: Sequence[tuple[NDArray[np.float32], NDArray[np.uint8]]], stamps_ns: Sequence[int],
               evidence: Evidence, standing_s: float) -> list[NDArray[np.bool_]]:
-    """Which returns of each frame lie where something stood for a while."""
-    points, _ = _joined(things)
-    counts = [len(part) for part, _ in things]
-    if not len(points):
-        return [np.zeros(0, np.bool_) for _ in counts]
-    time_s = np.repeat((np.asarray(stamps_ns, np.int64) - stamps_ns[0]) * 1e-9, counts)
-    _, place = np.unique(voxel_keys(points, _PLACE_M)[1], return_inverse=True)
-    first, last = np.full(place.max() + 1, np.inf), np.full(place.max() + 1, -np.inf)
-    np.minimum.at(first, place, time_s)
-    np.maximum.at(last, place, time_s)
-    hits, passes = evidence.at(points)
-    stood = ((last - first)[place] >= standing_s) & (passes <= hits)
+    """Which returns of each frame are of things and lie where something stood for a while."""
+    counts = [len(part) for part, _ in clouds]
+    points, labels = _joined(clouds)
+    thing = np.flatnonzero(_THINGS[labels])
+    stood = np.zeros(len(points), np.bool_)
+    if len(thing):
+        time_s = np.repeat((np.asarray(stamps_ns, np.int64) - stamps_ns[0]) * 1e-9, counts)[thing]
+        _, place = np.unique(voxel_keys(points[thing], _PLACE_M)[1], return_inverse=True)
+        first, last = np.full(place.max() + 1, np.inf), np.full(place.max() + 1, -np.inf)
+        np.minimum.at(first, place, time_s)
+        np.maximum.at(last, place, time_s)
+        hits, passes = evidence.at(points[thing])
+        stood[thing] = ((last - first)[place] >= standing_s) & (2 * passes <= hits)
     return np.split(stood, np.cumsum(counts)[:-1])
 
 

@@ -49,26 +49,48 @@ def seen_through(points_m: NDArray[np.floating[Any]], sensor_m: NDArray[np.float
     return seen
 
 
+@jit
+def _hit(points: Any, minimum: Any, cell: Any, number: int, latest: Any, hits: Any) -> None:
+    """Counts the cells of points, those beside and those below, once per frame: `latest` is the last one counted."""
+    nx, ny, nz = hits.shape
+    for i in range(len(points)):
+        x = math.floor((points[i, 0] - minimum[0]) / cell[0])
+        y = math.floor((points[i, 1] - minimum[1]) / cell[1])
+        z = math.floor((points[i, 2] - minimum[2]) / cell[2])
+        for ix in range(max(x - 1, 0), min(x + 2, nx)):
+            for iy in range(max(y - 1, 0), min(y + 2, ny)):
+                for iz in range(max(z - 1, 0), min(z + 1, nz)):
+                    if latest[ix, iy, iz] != number:
+                        latest[ix, iy, iz] = number
+                        hits[ix, iy, iz] += 1
+
+
 class Evidence:
     """Counts over a lattice that covers a clip.
 
+    Rays meet a thin thing, or the edge of any, in one frame here and in the next a cell aside, and cross the first.
+    So hits count beside and below their cell as well: what stands still is then hit whenever it is seen through. They
+    do not count above it, because the ground, which is hit in every frame, would keep feet alive.
+
     Attributes:
         spec: the lattice, in a frame that stands still.
-        hits, passes: uint16 [nx, ny, nz], frames in which a ray ended in a cell, or crossed it and none ended there.
+        hits: uint16 [nx, ny, nz], frames in which a ray ended in a cell, or in one beside it, or in one above those.
+        passes: uint16 [nx, ny, nz], frames in which a ray crossed a cell and none ended there.
     """
 
     def __init__(self, spec: VoxelGridSpec) -> None:
         self.spec = spec
         self.hits, self.passes = np.zeros(spec.shape, np.uint16), np.zeros(spec.shape, np.uint16)
+        self._latest, self._frames = np.zeros(spec.shape, np.uint16), 0
 
     def add(self, points_m: NDArray[np.float32], sensor_m: NDArray[np.float64], point_sensor: NDArray[np.uint8],
             reach_m: float) -> None:
         """Counts one frame; arguments as in `seen_through`. Ways through count within `reach_m` of the sensors."""
         if not len(points_m):
             return
-        cells, inside = self.spec.index(points_m)
-        self.hits.ravel()[np.unique(np.ravel_multi_index(tuple(cells[inside].T), self.spec.shape))] += np.uint16(1)
+        self._frames += 1
         cell, minimum = self.spec.cell, np.asarray(self.spec.minimum_m)
+        _hit(points_m, minimum, cell, self._frames, self._latest, self.hits)
         low = np.clip(np.floor((sensor_m.min(axis=0) - reach_m - minimum) / cell).astype(int), 0, self.spec.shape)
         high = np.clip(np.ceil((sensor_m.max(axis=0) + reach_m - minimum) / cell).astype(int), 0, self.spec.shape)
         if (high <= low).any():

@@ -46,15 +46,19 @@ class GroundMap:
         return height
 
 
-def on_ground(points_m: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which points [N, 3], all labelled as ground, lie at the height of those around them; bool [N]."""
+def on_ground(points_m: NDArray[np.float32], crossed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which points [N, 3], all labelled as ground, lie at the height of those around them; bool [N].
+
+    Of points that rays have `crossed` [N] only those that lie no step above or below: the others are feet. Level ground
+    is crossed as well, by rays that graze it.
+    """
     block = np.floor(points_m[:, :2] / _BLOCK_M).astype(np.int64)
     key = (block[:, 0] + (1 << 20)) << 21 | (block[:, 1] + (1 << 20))
     order = np.lexsort((points_m[:, 2], key))
     _, starts, inverse, counts = np.unique(key[order], return_index=True, return_inverse=True, return_counts=True)
     medians = np.empty(len(points_m), np.float32)
     medians[order] = points_m[order[starts + counts // 2], 2][inverse]
-    return np.asarray(np.abs(points_m[:, 2] - medians) < _OFF_GROUND_M)
+    return np.asarray(np.abs(points_m[:, 2] - medians) < np.where(crossed, _STEP_M, _OFF_GROUND_M))
 
 
 @jit

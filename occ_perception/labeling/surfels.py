@@ -28,6 +28,10 @@ class Thinned:
     def __getitem__(self, kept: NDArray[np.bool_]) -> Thinned:
         return Thinned(self.points_m[kept], self.returns[kept], self.labels[kept])
 
+    def __add__(self, other: Thinned) -> Thinned:
+        return Thinned(np.concatenate([self.points_m, other.points_m]), np.concatenate([self.returns, other.returns]),
+                       np.concatenate([self.labels, other.labels]))
+
 
 @dataclass(frozen=True, eq=False)
 class Surfels:

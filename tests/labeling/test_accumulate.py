@@ -109,6 +109,43 @@ def test_a_walker_with_a_static_label_is_removed_by_the_rays_that_pass_later() -
     assert (left[:, 0] > 5.0).sum() == (~body).sum()
 
 
+@pytest.mark.parametrize("missed", [0, Sidewalk.WALL])
+def test_a_thing_takes_along_what_its_label_missed_and_what_it_left_in_other_frames_is_gone(missed: int) -> None:
+    """A third of his returns are missed in every frame, and all of them in one."""
+    frames, labels = walk(boxes=False)
+    for k, own in enumerate(labels):
+        body = np.flatnonzero(own == Sidewalk.PERSON)
+        own[body if k == 2 else body[::3]] = missed
+    scene = accumulate(frames, labels, SPEC)
+    left = scene.solids.points_m[scene.solids.points_m[:, 0] < 5.0]
+    crossed = (np.abs(left[:, 1]) < 1.3) & (left[:, 2] > 0.11)  # low at the sides no ray of this scene ever passes
+    assert not crossed.any()
+    for k, frame in enumerate(scene.frames):
+        body = frame.loose.points_m[:, 2] > 0.15
+        assert body.sum() > 200
+        assert set(frame.loose.labels[body]) == {0 if k == 2 else Sidewalk.PERSON}
+        assert frame.loose.points_m[:, 1].mean() == pytest.approx(-2.0 + 0.7 * k, abs=0.04)
+
+
+def test_feet_with_the_label_of_the_ground_do_not_raise_it() -> None:
+    frames, labels = walk(boxes=False)
+    for frame, own in zip(frames, labels):
+        own[(own == Sidewalk.PERSON) & (frame.points_m[:, 2] < 0.22)] = Sidewalk.SIDEWALK
+    heights = accumulate(frames, labels, SPEC).ground.height_at(np.array([[2.81, -2.0 + 0.7 * k] for k in range(6)]))
+    assert np.abs(heights).max() < 0.02
+
+
+def test_a_pole_that_is_hit_now_here_and_now_a_cell_aside_stays() -> None:
+    made = []
+    for k in range(6):
+        z = np.arange(0.3, 2.0, 0.05)
+        pole = np.column_stack([np.full(z.size, 2.8), np.full(z.size, 0.06 if k % 3 else 0.14), z])
+        made.append(frame_of(k, [ground(), wall(), (pole, np.full(z.size, Sidewalk.OBSTACLE, np.uint8))], None))
+    scene = accumulate([frame for frame, _ in made], [labels for _, labels in made], SPEC)
+    assert (scene.solids.labels == Sidewalk.OBSTACLE).sum() > 30
+    assert all(len(frame.loose.points_m) == 0 for frame in scene.frames)
+
+
 def test_what_stands_belongs_to_the_world() -> None:
     frames, labels = walk(boxes=False, step_m=0.0)
     scene = accumulate(frames, labels, SPEC)
@@ -118,9 +155,10 @@ def test_what_stands_belongs_to_the_world() -> None:
 
 
 def test_a_things_label_outside_of_every_box_is_an_error() -> None:
-    frame, labels = frame_of(0, [ground(), wall()], ())
-    labels[-1000:] = Sidewalk.PERSON
-    scene = accumulate([frame], [labels], SPEC)
+    made = [frame_of(k, [ground(), wall()], ()) for k in range(2)]
+    for _, labels in made:
+        labels[np.flatnonzero(labels == Sidewalk.WALL)[1000:2000]] = Sidewalk.PERSON
+    scene = accumulate([frame for frame, _ in made], [labels for _, labels in made], SPEC)
     assert set(scene.solids.labels) == {0, Sidewalk.WALL}
     assert not scene.tracks
 

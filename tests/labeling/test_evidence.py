@@ -35,8 +35,17 @@ def test_frames_are_counted_and_not_rays() -> None:
     assert passes.tolist() == [0, 3, 0, 0]
 
 
+def test_a_hit_counts_once_in_the_cells_beside_and_below_and_not_above() -> None:
+    evidence = Evidence(VoxelGridSpec((0.0, 0.0, 0.0), (5.0, 3.0, 2.0), 0.5))
+    points = np.array([[2.25, 1.25, 1.25], [2.75, 1.25, 1.25]], np.float32)
+    evidence.add(points, SENSOR[:1], np.zeros(2, np.uint8), reach_m=10.0)
+    expected = np.zeros(evidence.spec.shape, int)
+    expected[3:7, 1:4, 1:3] = 1
+    assert (evidence.hits == expected).all()
+
+
 def test_ways_through_are_counted_within_reach_and_hits_everywhere() -> None:
     evidence = Evidence(SPEC)
     evidence.add(np.array([[4.25, 0.25, 0.25]], np.float32), SENSOR[:1], np.zeros(1, np.uint8), reach_m=1.0)
     assert np.flatnonzero(evidence.passes[:, 0, 0]).tolist() == [0, 1, 2]
-    assert np.argwhere(evidence.hits).tolist() == [[8, 0, 0]]
+    assert np.argwhere(evidence.hits).tolist() == [[x, y, 0] for x in (7, 8, 9) for y in (0, 1)]
