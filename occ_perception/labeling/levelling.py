@@ -81,8 +81,8 @@ def level(frames: Sequence[LabelFrame]) -> Levelling:
     """Turn frames about the horizontal, and lift them, so that their scans agree and walls stand upright.
 
     First frames are laid onto each other by the ground that they share, which leaves their mean tilt as it was. Then
-    all are turned as one by the walls, posts and gables of the whole clip, if there are enough: ground may slope, what
-    is built does not lean.
+    all are turned as one by the walls and gables of the whole clip, if there are enough: ground may slope, what is
+    built does not lean.
     """
     nothing = Levelling(frames, np.zeros(len(frames)), np.zeros(len(frames)))
     ground = _ground(frames)
