@@ -56,7 +56,7 @@ def load_open3d() -> Any:
         return importlib.import_module("open3d")
     except ImportError as error:
         raise OccPerceptionError(f"Poisson meshing needs open3d, which cannot be imported: {error}", where="mesh",
-                                 fix="Install the extra `occ_perception[mesh]`, or fuse surfels (the default)") from None
+                                 fix="Install the extra `occ_perception[mesh]`, or fuse surfels instead") from None
 
 
 def meshed(scene: Scene, settings: PoissonSettings | None = None) -> Scene:
