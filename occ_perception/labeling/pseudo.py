@@ -30,7 +30,7 @@ from occ_perception.labeling.segmenters.simulated import SimulatedErrors, Simula
 from occ_perception.labeling.settings import LabelSettings
 from occ_perception.labeling.sources import SimulatedScene
 
-VERSION = "1"
+VERSION = "2"
 """Of pseudo-labels of a split; to be raised when they come out otherwise from the same recipe."""
 
 
