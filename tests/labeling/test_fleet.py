@@ -155,9 +155,13 @@ def test_an_interrupt_ends_the_workers_too(streets: ModuleType, out: Path, tmp_p
         os.kill(os.getpid(), signal.SIGINT)
 
     reader = threading.Thread(target=interrupt)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have background jobs ignore it
     reader.start()
-    with pytest.raises(KeyboardInterrupt), LocalPool(1) as own:
-        run(streets, own, out, settings, streets.Held("b", frames=1, told=told))
+    try:
+        with pytest.raises(KeyboardInterrupt), LocalPool(1) as own:
+            run(streets, own, out, settings, streets.Held("b", frames=1, told=told))
+    finally:
+        signal.signal(signal.SIGINT, before)
     reader.join()
     assert select.select(workers, [], [], 60)[0], "the worker goes on"
     os.close(workers[0])
