@@ -65,7 +65,8 @@ def test_voxels_of_people_are_where_returns_met_them(labelled_robot):
     grid = fuse(labelled_robot.scene(), 0, labelled_robot.spec, labelled_robot.clip.rig).grid
     cells = grid.spec.centre_of(np.argwhere(grid.labels == Sidewalk.PERSON))
     assert len(cells) > 100
-    assert cKDTree(frame.points_m[labels == Sidewalk.PERSON]).query(cells)[0].max() < 0.3
+    # people take unlabelled returns within 0.3 m along, and a cell's centre lies beside its return
+    assert cKDTree(frame.points_m[labels == Sidewalk.PERSON]).query(cells)[0].max() < 0.45
     for place in PEOPLE_M:
         assert np.sum(np.linalg.norm(cells[:, :2] - place, axis=1) < 0.6) > 50
 
@@ -132,5 +133,5 @@ def test_a_car_that_drives_leaves_no_trail_and_would_without_boxes(labelled_car,
         behind, now = trail(car_scene, labelled_car, index, FOLLOWER)
         assert now > 50
         assert behind <= 3
-        assert trail(untracked, labelled_car, index, FOLLOWER)[0] > 10
+        assert trail(untracked, labelled_car, index, FOLLOWER)[0] > behind + 3
         assert trail(car_scene, labelled_car, index, TRUCK)[0] == 0
