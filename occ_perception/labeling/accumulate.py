@@ -26,6 +26,9 @@ _GROUND_COLUMNS = 2
 _GROUND = np.isin(np.arange(256), sorted(SIDEWALK.ground))
 _BESIDE_THING_M = 0.3
 """Returns so near those of a thing may be its own: half the width of a person, hands and bags included."""
+_ON_THING_M = 0.15
+"""Unlabelled returns so near are its own even where no other frame saw through them, as beside it or in a lone frame;
+farther ones may be of the bush it stands in."""
 ARTICULATED = frozenset({Sidewalk.PERSON, Sidewalk.CYCLIST, Sidewalk.ANIMAL})
 """Things whose limbs move: only scans near in time show them in the same shape."""
 
@@ -241,7 +244,8 @@ def _moving(points_m: NDArray[np.float32], labels: NDArray[np.uint8], thing: NDA
     things = np.flatnonzero(thing)
     if len(things) and len(rest):
         distance, nearest = cKDTree(points_m[things]).query(points_m[rest], distance_upper_bound=_BESIDE_THING_M)
-        own = np.isfinite(distance) & (plain | (passes > 0.5 * remnant_ratio * hits))
+        crossed = passes > np.where(plain, 0.0, 0.5 * remnant_ratio * hits)
+        own = np.isfinite(distance) & (crossed | (plain & (distance < _ON_THING_M)))
         kinds[rest[own]] = labels[things[nearest[own]]]
         moves[rest[own]] = True
     return kinds, moves

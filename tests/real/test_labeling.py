@@ -65,8 +65,7 @@ def test_voxels_of_people_are_where_returns_met_them(labelled_robot):
     grid = fuse(labelled_robot.scene(), 0, labelled_robot.spec, labelled_robot.clip.rig).grid
     cells = grid.spec.centre_of(np.argwhere(grid.labels == Sidewalk.PERSON))
     assert len(cells) > 100
-    # people take unlabelled returns within 0.3 m along, and a cell's centre lies beside its return
-    assert cKDTree(frame.points_m[labels == Sidewalk.PERSON]).query(cells)[0].max() < 0.45
+    assert cKDTree(frame.points_m[labels == Sidewalk.PERSON]).query(cells)[0].max() < 0.3
     for place in PEOPLE_M:
         assert np.sum(np.linalg.norm(cells[:, :2] - place, axis=1) < 0.6) > 50
 
