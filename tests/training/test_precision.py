@@ -72,3 +72,15 @@ def test_both_ways_give_bfloat16_and_end_with_the_context(instructions: bool,
 
 def test_a_gpu_has_the_instructions() -> None:
     assert precision.has_bfloat16_instructions("cuda")
+
+
+@pytest.mark.parametrize(("capabilities", "there"), [
+    ({"avx512_f": True, "avx512_bf16": True}, True),
+    ({"avx512_f": False, "amx_bf16": True}, True),
+    ({"avx512_f": True, "avx512_vnni": True, "avx512_bf16": False}, False),  # there oneDNN's bfloat16 is slow
+    ({"avx2": True, "num_logical_cores": 2}, False),
+])
+def test_a_cpu_has_them_if_it_says_so(capabilities: dict[str, object], there: bool,
+                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert precision.has_bfloat16_instructions("cpu") is there
