@@ -68,6 +68,8 @@ def walkocc(
     rays: Annotated[int, typer.Option(help="rays per image for the 2D-3D consistency loss")] = TrainingConfig.rays,
     consistency: Annotated[float, typer.Option(help="weight of that loss")] = LossConfig.consistency,
     trunk: Annotated[Path | None, typer.Option(help="trunk.safetensors to start from")] = None,
+    start: Annotated[Path | None, typer.Option(
+        help="folder of an exported model to start from as a whole, such as models/walkocc_lite")] = None,
     learning_rate: LearningRate = TrainingConfig.learning_rate,
     schedule: ScheduleOption = TrainingConfig.schedule,
     seed: Seed = TrainingConfig.seed, device: Device = TrainingConfig.device,
@@ -85,7 +87,7 @@ def walkocc(
             data=data, output=output, train_split=split, validation_split=validation_split, network=_network(size),
             steps=steps, max_minutes=max_minutes, batch_size=batch_size, extra_images=_counts(images or []),
             images_per_batch=images_per_batch, rays=rays,
-            loss=LossConfig(consistency=consistency), trunk=trunk, learning_rate=learning_rate,
+            loss=LossConfig(consistency=consistency), trunk=trunk, start=start, learning_rate=learning_rate,
             schedule=cast(Schedule, schedule), seed=seed, device=device,
             threads=threads, loaders=loaders, bfloat16=bfloat16, validate_every=validate_every,
             calibration_samples=calibration_samples, checkpoint_minutes=checkpoint_minutes,

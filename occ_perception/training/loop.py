@@ -49,6 +49,7 @@ from occ_perception.training.runner import (
     seeded,
 )
 from occ_perception.training.schedule import batch_indices, learning_rate_factor
+from occ_perception.training.start import about_model, start_from_model
 from occ_perception.training.trainer import Batch, Tensors, Trainer
 from occ_perception.training.trunk import Images, about_trunk, load_trunk
 
@@ -56,6 +57,8 @@ __all__ = ["CHECKPOINT", "LOG", "MODEL", "SUMMARY", "TrainingConfig", "batch_ind
            "scores_table", "train", "train_on"]
 
 MODEL = "model.safetensors"
+STATISTICS_SAMPLES = 16
+"""Of these the first statistics of batch normalisation are taken where a training starts from a model."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class TrainingConfig(RunConfig):
         images_per_batch: 2D-only samples added to the `batch_size` paired ones in each step.
         rays: rays drawn per image for the 2D-3D consistency loss; 0: none.
         trunk: pretrained backbone and neck to start from (`training.trunk`), or None.
+        start: folder of an exported model to start from as a whole (`training.start`), or None.
         validation_samples: of a validation.
         prior_samples: samples whose labels give the class weights and the first bias.
         calibration_samples: validation samples on which the final decision is calibrated; 0: not at all.
@@ -82,13 +86,14 @@ class TrainingConfig(RunConfig):
     images_per_batch: int = 0
     rays: int = 0
     trunk: Path | None = None
+    start: Path | None = None
     validation_samples: int = 40
     prior_samples: int = 100
     calibration_samples: int = 60
     loss: LossConfig = field(default_factory=LossConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
 
-    FREE: ClassVar[frozenset[str]] = RunConfig.FREE | {"trunk", "validation_samples", "calibration_samples"}
+    FREE: ClassVar[frozenset[str]] = RunConfig.FREE | {"trunk", "start", "validation_samples", "calibration_samples"}
     POSITIVE: ClassVar[tuple[str, ...]] = (*RunConfig.POSITIVE, "validation_samples", "prior_samples")
 
     def _faults(self) -> list[str]:
@@ -101,6 +106,8 @@ class TrainingConfig(RunConfig):
             faults.append("extra_images are named, but images_per_batch is 0: no step would take any")
         if self.loss.consistency > 0 and self.rays == 0:
             faults.append("the consistency loss has a weight, but rays is 0")
+        if self.trunk is not None and self.start is not None:
+            faults.append("trunk and start are both named, but a training starts from one of them")
         return faults
 
     @property
@@ -235,6 +242,8 @@ def train_on(
     about = dict(data or {})
     if config.trunk is not None:
         about[config.trunk.name] = about_trunk(config.trunk)
+    if config.start is not None:
+        about[config.start.name] = about_model(config.start)
     network, loss = seeded(config.seed, lambda: WalkOcc(config.network)), WalkOccLoss(config.loss)
     if not (resume and (config.output / CHECKPOINT).is_file()):
         _start_from_data(network, loss, task)
@@ -247,14 +256,26 @@ def train_on(
 
 
 def _start_from_data(network: WalkOcc, loss: WalkOccLoss, task: WalkOccTask) -> None:
-    """The trunk, class weights and the occupancy head's first bias, which are the label frequencies at each height."""
+    """Class weights and what comes before any step: the whole of a model, or the trunk if there is one and the
+    occupancy head's first bias, which are the label frequencies at each height."""
     config = task.config
     if config.trunk is not None:
         load_trunk(network, config.trunk)
     picked = (task.training[i] for i in spread(len(task.training), config.prior_samples))
     counts = count_labels(picked, config.network.classes, config.network.output_grid.shape)
     loss.label_weights = class_weights(torch.from_numpy(counts.frequencies()).float(), config.loss)
-    network.occupancy.set_prior(torch.from_numpy(counts.frequencies_by_height()).float())
+    if config.start is not None:
+        start_from_model(network, config.start, _some_inputs(task))
+    else:
+        network.occupancy.set_prior(torch.from_numpy(counts.frequencies_by_height()).float())
+
+
+def _some_inputs(task: WalkOccTask) -> Tensors:
+    """The network's arguments for `STATISTICS_SAMPLES` samples of the training, the same in every process."""
+    config, samples = task.config, task.training
+    items = [make_item(samples[i], config.network, config.augmentation, np.random.default_rng([config.seed, i]), rays=0)
+             for i in spread(len(samples), STATISTICS_SAMPLES)]
+    return collate(items)[0]
 
 
 def _finish(trainer: Trainer, task: WalkOccTask, console: Console) -> dict[str, Any]:
