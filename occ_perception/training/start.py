@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,8 +21,8 @@ from occ_perception.networks.walkocc import WalkOcc
 from occ_perception.training.checkpoint import differences, load_weights
 from occ_perception.training.trainer import Tensors
 
-GRAPH = "network."
-"""Prefix in an exported graph of the tensors that have the network's own names (`export.graph.WalkOccGraph`)."""
+PREFIXES = {"network.": "", "head.": "occupancy."}
+"""What names of tensors begin with in an exported graph (`export.graph.WalkOccGraph`) and in the network."""
 LIFT_FEATURES, LIFT_TERMS, LIFT_BIAS = "of_features", "of_depth", "bias"
 """What the lift's linear layer is parted into there."""
 FIX = "Name a model whose network has these sizes"
@@ -32,7 +33,7 @@ def start_from_model(network: WalkOcc, folder: Path, inputs: Tensors) -> None:
 
     Graphs hold no batch normalisation: it is folded into the convolutions. It is put back with the statistics of
     `inputs`, such that the network answers in evaluation mode as the graph does, and nearly so in its first steps. The
-    head of image classes, which is not exported, stays as it is; ranges that the model does not take begin without a say.
+    head of image classes, which is not exported, stays as it is; ranges that the model does not take have no say yet.
 
     Args:
         folder: of the model; its manifest names a variant in float32.
@@ -53,20 +54,19 @@ def start_from_model(network: WalkOcc, folder: Path, inputs: Tensors) -> None:
     untouched = ["semantics."]
     if not any(name.startswith("ranges.") for name in tensors):
         untouched.append("ranges.")
-    norms = {layer: norm for layer, norm in _normalised(network).items() if not layer.startswith(tuple(untouched))}
-    eps = {norm: cast(nn.BatchNorm2d, network.get_submodule(norm)).eps for norm in norms.values()}
+    names = {layer: norm for layer, norm in _normalised(network).items() if not layer.startswith(tuple(untouched))}
+    norms = {norm: cast(nn.BatchNorm2d, network.get_submodule(norm)) for norm in names.values()}
     weights = {name: tensor for name, tensor in network.state_dict().items()
                if name.startswith(tuple(untouched)) or name.endswith("num_batches_tracked")}
-    for layer, norm in norms.items():
-        bias = tensors.pop(f"{layer}.bias", None)
-        if bias is not None:
-            one = torch.ones_like(bias)
-            weights |= {f"{norm}.weight": one, f"{norm}.bias": bias, f"{norm}.running_mean": 0 * one,
-                        f"{norm}.running_var": one - eps[norm]}
+    for layer, norm in names.items():
+        if (bias := tensors.pop(f"{layer}.bias", None)) is not None:
+            weights |= {f"{norm}.weight": torch.ones_like(bias), f"{norm}.bias": bias,
+                        f"{norm}.running_mean": torch.zeros_like(bias),
+                        f"{norm}.running_var": torch.full_like(bias, 1 - norms[norm].eps)}
     load_weights(network, weights | tensors, where=str(folder), fix=FIX)
     if "ranges." in untouched and network.ranges is not None:
         nn.init.zeros_(cast(nn.BatchNorm2d, network.ranges.layers[-1][-1]).weight)  # type: ignore[index]
-    _take_statistics(network, [cast(nn.BatchNorm2d, network.get_submodule(norm)) for norm in norms.values()], inputs)
+    _take_statistics(network, list(norms.values()), inputs)
 
 
 def about_model(folder: Path) -> dict[str, Any]:
@@ -89,7 +89,8 @@ def _graph_tensors(manifest: Manifest) -> Tensors:
     """The float32 graph's tensors by the network's names; folded normalisation is the `bias` of the layer before it."""
     graph = onnx.load(manifest.path(_float32(manifest))).graph
     found = {tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in graph.initializer}
-    tensors = {name.removeprefix(GRAPH): tensor for name, tensor in found.items() if name.startswith(GRAPH)}
+    tensors = {own + name.removeprefix(prefix): tensor for prefix, own in PREFIXES.items()
+               for name, tensor in found.items() if name.startswith(prefix) and name.endswith((".weight", ".bias"))}
     for name in found:
         if name.endswith(LIFT_FEATURES):
             lift = name.removesuffix(LIFT_FEATURES)
@@ -105,9 +106,8 @@ def _normalised(network: WalkOcc) -> dict[str, str]:
     pairs = {"lift.collapse": "lift.norm.0"}
     for name, module in network.named_modules():
         if isinstance(module, nn.Sequential):
-            children = list(module.named_children())
             pairs |= {f"{name}.{before}": f"{name}.{after}"
-                      for (before, layer), (after, norm) in zip(children, children[1:], strict=False)
+                      for (before, layer), (after, norm) in pairwise(module.named_children())
                       if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)}
     return pairs
 
@@ -123,10 +123,10 @@ def _take_statistics(network: WalkOcc, norms: list[nn.BatchNorm2d], inputs: Mapp
     mode = network.training
     with torch.no_grad():
         network.eval()(**inputs)
-        for norm, (variance, mean) in seen.items():
-            norm = cast(nn.BatchNorm2d, norm)
+        for norm in norms:
+            variance, mean = seen[norm]
             norm.weight.copy_((variance + norm.eps).sqrt())
-            norm.bias += mean
+            norm.bias.add_(mean)
             cast(Tensor, norm.running_mean).copy_(mean)
             cast(Tensor, norm.running_var).copy_(variance)
     network.train(mode)
