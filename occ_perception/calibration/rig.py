@@ -130,12 +130,14 @@ class RigCamera(_Part):
 
 
 class RigLidar(_Part):
-    """One LiDAR. `time_offset_s` is added to a message's stamp."""
+    """One LiDAR. `time_offset_s` is added to a message's stamp; what is nearer than `minimum_range_m` is of the robot
+    itself and left out."""
 
     name: SensorName
     frame: str
     T_base_lidar: Transform
     time_offset_s: float = 0.0
+    minimum_range_m: float | None = Field(default=None, gt=0.0)
 
 
 class RigImu(_Part):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from occ_perception.datasets import Sample, open_split
+from occ_perception.datasets import Sample, SimulatedDataset, open_split
 from occ_perception.datasets.registry import LabelledSplit
 from occ_perception.engines import (
     Manifest,
@@ -34,6 +34,7 @@ from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
 from occ_perception.taxonomy import SIDEWALK
 from occ_perception.training.batches import NO_AUGMENTATION, make_item
 from occ_perception.training.checkpoint import load_network
+from occ_perception.training.config import RunConfig
 from occ_perception.training.evaluate import spread
 
 WAYPOINT_STEP_S = 0.5
@@ -45,9 +46,9 @@ class ExportSettings:
     """How a checkpoint is exported.
 
     Attributes:
-        data: folder of the splits, simulated or labelled.
+        data: folder of the splits, simulated or labelled; the one that the checkpoint was trained on calibrates int8
+            and gives the prior.
         version: of the model.
-        train_split: calibrates int8 and gives the prior.
         score_splits: splits to score on; none gives a manifest without scores.
         calibration_frames, parity_frames, prior_frames: frames of the train split, evenly spread.
         score_frames: at most this many frames of each split, evenly spread (default: all).
@@ -55,7 +56,6 @@ class ExportSettings:
 
     data: Path
     version: str = "1.0.0"
-    train_split: str = "train"
     score_splits: tuple[str, ...] = ("test", "night", "districts", "embodiments")
     calibration_frames: int = 64
     parity_frames: int = 4
@@ -79,7 +79,7 @@ def export_model(checkpoint: Path, out: Path, settings: ExportSettings, tell: Te
     if out.exists() and any(out.iterdir()) and not (out / MANIFEST_NAME).is_file():
         raise ConfigurationError(["is no model folder: it would be replaced"], where=str(out))
     network, provenance = load_network(checkpoint)
-    train = open_split(settings.data, settings.train_split)
+    train = open_split(settings.data, provenance.get("training", {}).get("train_split", RunConfig.train_split))
     splits = {name: open_split(settings.data, name) for name in settings.score_splits}
     if empty := [split.split for split in (train, *splits.values()) if len(split) == 0]:
         raise DatasetError(f"no samples in {', '.join(empty)}", where=str(settings.data))
@@ -91,7 +91,7 @@ def export_model(checkpoint: Path, out: Path, settings: ExportSettings, tell: Te
             name=out.name,
             version=settings.version,
             variants=variants,
-            training=_training_record(checkpoint, provenance, settings, parity),
+            training=_training_record(checkpoint, provenance, train, parity),
             **describe_graph(network.config),
         )
         save_manifest(manifest, beside)
@@ -163,20 +163,22 @@ def _write_graphs(
     return {
         "int8": Variant(file=int8.name, sha256=sha256_of(int8), precision="int8", devices=("cpu",),
                         note=f"QDQ, uint8 activations, int8 weights per channel, ranges from "
-                             f"{settings.calibration_frames} frames of {settings.train_split}"),
+                             f"{settings.calibration_frames} frames of {train.split}"),
         "fp32": Variant(file=fp32.name, sha256=sha256_of(fp32), precision="fp32", devices=("cpu", "cuda", "tensorrt")),
     }, parity
 
 
 def _training_record(
-    checkpoint: Path, provenance: dict[str, Any], settings: ExportSettings, parity: Parity
+    checkpoint: Path, provenance: dict[str, Any], train: LabelledSplit, parity: Parity
 ) -> TrainingRecord:
-    """Where the weights come from, with all data by name: 2D-only splits and the trunk too; no paths of the machine."""
-    trained_on = provenance.get("data", {}).get(settings.train_split, {})
+    """Where the weights come from, with all data by name: 2D-only splits, the trunk or the model at the start too; no
+    paths of the machine."""
+    trained_on = provenance.get("data", {}).get(train.split, {})
+    kind = "SidewalkSim" if isinstance(train, SimulatedDataset) else "Sidewalk3D"
     configuration = {key: value for key, value in provenance.get("training", {}).items()
-                     if key not in ("data", "output", "network", "trunk")}
+                     if key not in ("data", "output", "network", "trunk", "start")}
     return TrainingRecord(
-        data=f"SidewalkSim {settings.train_split}",
+        data=f"{kind} {train.split}",
         data_version=str(trained_on.get("version", "unknown")),
         data_hash=str(trained_on.get("content_hash", "unknown")),
         commit=str(provenance.get("commit") or "unknown"),

@@ -63,13 +63,14 @@ def engine_predictor(engine: Engine, manifest: Manifest, *, lidar: bool = False)
 
     def predict(sample: Sample) -> Prediction:
         rig = sample.rig
-        if rig.name not in pipelines:
-            pipelines[rig.name] = OccupancyPipeline(engine, manifest, rig)
+        key = rig.model_dump_json()  # not its name: a robot may have been calibrated anew between two scenes
+        if key not in pipelines:
+            pipelines[key] = OccupancyPipeline(engine, manifest, rig)
         images = {name: CameraImage(name, sample.stamp_ns, pixels) for name, pixels in sample.images.items()}
         clouds = sample_clouds(sample) if lidar else {}
         # The tilt is the pose of a base whose grid frame is the world.
         frame = SensorFrame(sample.stamp_ns, images, clouds, T_odom_base=sample.T_grid_base)
-        result = pipelines[rig.name].step(frame)
+        result = pipelines[key].step(frame)
         waypoints = result.trajectory.positions_m if result.trajectory else None
         return result.grid.labels, waypoints
 

@@ -18,8 +18,8 @@ from occ_perception.pipelines.synchroniser import SyncedSet, Synchroniser
 from occ_perception.recordings.decode import decode_image, decode_points
 from occ_perception.types import CameraImage, PointCloud, SensorFrame
 
-LIDAR_MAX_AGE_S = 0.3
-"""A sweep of 10 Hz arrives 0.1 s after its stamp and is used until the next one arrives: up to 0.2 s, and slack."""
+LIDAR_MAX_AGE_S = 0.45
+"""A sweep of 5 Hz arrives 0.2 s after its stamp and is used until the next one arrives: up to 0.4 s, and slack."""
 
 
 def synchroniser_for(
@@ -42,6 +42,8 @@ def synchroniser_for(
 class FrameAssembler:
     """Makes sensor frames out of synchronised sets. Payloads are messages, or images and clouds already decoded.
 
+    Of a scan those returns are left out that are nearer than the rig's `minimum_range_m`: they are of the robot itself.
+
     A set whose anchor image is bad gives no frame. Any other bad message leaves the frame without that sensor and is
     counted in `drops` by its reason; so does a scan that odometry does not reach over (`no_motion`).
     """
@@ -51,6 +53,7 @@ class FrameAssembler:
         self._cameras = {camera.name: camera for camera in rig.cameras}
         self._lidars = {lidar.name: lidar for lidar in rig.lidars}
         self._odometry = odometry
+        self._scans: dict[str, tuple[Any, PointCloud]] = {}
         if rig.lidars:
             warm_up()
 
@@ -94,8 +97,14 @@ class FrameAssembler:
         return CameraImage(sensor, stamp_ns, pixels)
 
     def _cloud(self, sensor: str, stamp_ns: int, payload: Any, anchor_ns: int) -> PointCloud:
-        cloud = payload if isinstance(payload, PointCloud) else decode_points(payload, sensor)
-        return deskew(replace(cloud, stamp_ns=stamp_ns), self._odometry, self._lidars[sensor].T_base_lidar, anchor_ns)
+        lidar = self._lidars[sensor]
+        kept, cloud = self._scans.get(sensor, (None, None))
+        if cloud is None or kept is not payload:  # a held scan serves several frames
+            cloud = payload if isinstance(payload, PointCloud) else decode_points(payload, sensor)
+            if lidar.minimum_range_m is not None:
+                cloud = beyond(cloud, lidar.minimum_range_m)
+            self._scans[sensor] = payload, cloud
+        return deskew(replace(cloud, stamp_ns=stamp_ns), self._odometry, lidar.T_base_lidar, anchor_ns)
 
     def _exposure_motion(self, images: dict[str, CameraImage], anchor_ns: int) -> dict[str, NDArray[np.float64]]:
         motions = {
@@ -103,3 +112,12 @@ class FrameAssembler:
             for name, image in images.items() if image.stamp_ns != anchor_ns
         }
         return {name: motion for name, motion in motions.items() if motion is not None}
+
+
+def beyond(cloud: PointCloud, minimum_m: float) -> PointCloud:
+    """The returns of a scan that are not nearer to the LiDAR than that."""
+    x, y, z = cloud.points_m.T
+    keep = x * x + y * y + z * z >= minimum_m**2
+    return replace(cloud, points_m=cloud.points_m[keep],
+                   intensity=None if cloud.intensity is None else cloud.intensity[keep],
+                   time_ns=None if cloud.time_ns is None else cloud.time_ns[keep])

@@ -13,6 +13,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from occ_perception.errors import ConfigurationError, OccPerceptionError
+from occ_perception.pipelines.frames import LIDAR_MAX_AGE_S
 from occ_perception.ros.environment import shipped
 
 TASKS = ("occupancy", "trajectory")
@@ -69,8 +70,8 @@ PARAMETERS: dict[str, Declared] = {
     "lidars": Declared([AUTO], "LiDARs of the rig to subscribe to and deskew with each frame, for a model that reads "
                                "LiDAR ranges. ['auto'] takes all of them where it does, else none; [''] takes none."),
     "lidar_max_age_ms": Declared(
-        300.0, "Oldest scan that a frame is answered with: two sweeps and the transport, or more. LiDARs are never "
-               "waited for.", 0.0, 5_000.0),
+        1e3 * LIDAR_MAX_AGE_S, "Oldest scan that a frame is answered with: two sweeps and the transport, or more. "
+                               "LiDARs are never waited for.", 0.0, 5_000.0),
     "max_age_ms": Declared(500.0, "Frames older than this when their turn comes are dropped before they are decoded; "
                                   "0 never drops. Compares stamps with the node's clock.", 0.0, 60_000.0),
     "sync_tolerance_ms": Declared(50.0, "Largest difference of stamps within a frame.", 0.0, 5_000.0),

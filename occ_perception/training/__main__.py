@@ -12,12 +12,12 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from occ_perception.errors import ConfigurationError, OccPerceptionError
+from occ_perception.errors import ConfigurationError, OccPerceptionError, TrainingError
 from occ_perception.networks.walkocc import WalkOccConfig
 from occ_perception.training.distributed import process_count, process_group, rank
 from occ_perception.training.loop import TrainingConfig, train
 from occ_perception.training.losses import LossConfig
-from occ_perception.training.runner import Interrupted
+from occ_perception.training.runner import CHECKPOINT, Interrupted
 from occ_perception.training.schedule import SCHEDULES, Schedule
 from occ_perception.training.trunk import TrunkConfig, pretrain
 
@@ -51,6 +51,7 @@ Loaders = Annotated[int, typer.Option(help="threads that make batches ahead")]
 Bfloat16 = Annotated[bool, typer.Option(help="multiply in bfloat16")]
 CheckpointMinutes = Annotated[float, typer.Option(help="time between checkpoints")]
 Resume = Annotated[bool, typer.Option(help="go on from the checkpoint in the output folder")]
+Overwrite = Annotated[bool, typer.Option(help="begin anew where the output folder holds another training")]
 
 
 @main.command()
@@ -80,6 +81,7 @@ def walkocc(
         help="validation samples that the decision is calibrated on; rare classes need all")
     ] = TrainingConfig.calibration_samples,
     checkpoint_minutes: CheckpointMinutes = TrainingConfig.checkpoint_minutes, resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Train WalkOCC on a split that was simulated or labelled, and validate on another."""
     with _processes(device) as console:
@@ -92,6 +94,7 @@ def walkocc(
             threads=threads, loaders=loaders, bfloat16=bfloat16, validate_every=validate_every,
             calibration_samples=calibration_samples, checkpoint_minutes=checkpoint_minutes,
         )
+        _require_room(output, resume or overwrite)
         train(config, resume=resume, console=console)
 
 
@@ -105,6 +108,7 @@ def trunk(
     seed: Seed = TrunkConfig.seed, device: Device = TrunkConfig.device, threads: Threads = TrunkConfig.threads,
     loaders: Loaders = TrunkConfig.loaders, bfloat16: Bfloat16 = TrunkConfig.bfloat16,
     checkpoint_minutes: CheckpointMinutes = TrunkConfig.checkpoint_minutes, resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Pretrain backbone and neck on images with 2D labels; makes OUTPUT/trunk.safetensors, for networks of SIZE."""
     with _processes(device) as console:
@@ -113,12 +117,20 @@ def trunk(
             batch_size=batch_size, learning_rate=learning_rate, schedule=cast(Schedule, schedule), seed=seed,
             device=device, threads=threads, loaders=loaders, bfloat16=bfloat16, checkpoint_minutes=checkpoint_minutes,
         )
+        _require_room(output, resume or overwrite)
         pretrain(config, resume=resume, console=console)
 
 
 def _network(size: Size) -> WalkOccConfig:
     config: WalkOccConfig = getattr(WalkOccConfig, size.value)()
     return config
+
+
+def _require_room(output: Path, may_hold_one: bool) -> None:
+    """Hours of training are not overwritten by a forgotten option."""
+    if (output / CHECKPOINT).is_file() and not may_hold_one:
+        raise TrainingError("a training is there already", where=str(output / CHECKPOINT),
+                            fix="Go on with --resume, begin anew with --overwrite, or name another output folder")
 
 
 def _counts(named: list[str]) -> dict[str, int]:

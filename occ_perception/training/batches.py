@@ -53,7 +53,8 @@ class AugmentationConfig:
         log_tint: standard deviation of the logarithm of a factor per colour.
         noise: largest amplitude of uniform noise per pixel, grey levels of 255.
         lidar_dropout: probability that a whole scan is missing, so that the network also works without a LiDAR.
-        lidar_thinning: smallest share of a scan's points that is kept, so that it takes sparser LiDARs.
+        lidar_thinning: smallest share of a scan's points that is kept, each by chance, so that it takes sparser scans;
+            LiDARs with fewer rings, whose returns are missing row by row, are not imitated.
     """
 
     flip: float = 0.5

@@ -193,10 +193,22 @@ class WalkOccTask:
         return names_of(read() for read in self.slots(step))
 
     def validate(self, network: nn.Module) -> tuple[dict[str, Any], str]:
-        """Scores on `validation_samples` samples."""
-        predict = network_predictor(cast(WalkOcc, network), bfloat16=self.config.bfloat16)
-        scores = evaluate(predict, self.validation, limit=self.config.validation_samples)
-        return scores, f"|  IoU {100 * scores['iou']:.1f}  mIoU {100 * scores['miou']:.1f}"
+        """Scores on `validation_samples` samples; of a network that takes ranges `cameras_alone` too."""
+        scores = self.scores(cast(WalkOcc, network))
+        words = f"|  IoU {100 * scores['iou']:.1f}  mIoU {100 * scores['miou']:.1f}"
+        if (alone := scores.get("cameras_alone")) is not None:
+            words += f" (cameras alone {100 * alone['iou']:.1f}, {100 * alone['miou']:.1f})"
+        return scores, words
+
+    def scores(self, network: WalkOcc) -> dict[str, Any]:
+        """What `validate` logs."""
+        config = self.config
+
+        def scored(use_lidar: bool) -> dict[str, Any]:
+            predict = network_predictor(network, bfloat16=config.bfloat16, use_lidar=use_lidar)
+            return evaluate(predict, self.validation, limit=config.validation_samples)
+
+        return scored(True) | ({"cameras_alone": scored(False)} if config.network.lidar else {})
 
 
 def train(config: TrainingConfig, *, resume: bool = False, console: Console | None = None) -> dict[str, Any]:
@@ -286,7 +298,7 @@ def _finish(trainer: Trainer, task: WalkOccTask, console: Console) -> dict[str, 
     if config.calibration_samples:
         offsets = calibrate(model, task.validation, limit=config.calibration_samples,
                             bfloat16=config.bfloat16).tolist()
-    scores = evaluate(network_predictor(model), task.validation, limit=config.validation_samples)
+    scores = task.scores(model)
     summary = {
         **trainer.provenance(), "samples": trainer.step * config.batch_size,
         "image_samples": trainer.step * config.images_per_batch, "minutes": round(trainer.elapsed_s / 60, 2),

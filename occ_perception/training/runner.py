@@ -181,10 +181,19 @@ def _nothing_lost(trainer: Trainer, checkpoint: Path) -> Iterator[None]:
 
 
 def _guarded_step(trainer: Trainer, source: Iterator[Batch], task: Task, checkpoint: Path) -> None:
-    """One step with the next batch; an error names its samples."""
+    """One step with the next batch; an error names its samples. All processes end where one has no batch."""
     step = trainer.step
-    with _nothing_lost(trainer, checkpoint):
+    batch, fault = None, None
+    try:
         batch = next(source)
+    except OccPerceptionError as error:
+        fault = error
+    faulty = distributed.average(torch.tensor(float(fault is not None), device=trainer.device))
+    with _nothing_lost(trainer, checkpoint):
+        if fault is not None:
+            raise fault
+        if faulty > 0 or batch is None:
+            raise TrainingError("another process has no batch; its own message says why", where=f"step {step}")
     try:
         trainer.train_step(*batch)
     except NotFinite as error:

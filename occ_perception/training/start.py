@@ -18,6 +18,7 @@ from occ_perception.errors import TrainingError
 from occ_perception.geometry.grid import VoxelGridSpec
 from occ_perception.geometry.tables import RangeBins
 from occ_perception.networks.walkocc import WalkOcc
+from occ_perception.taxonomy import SIDEWALK
 from occ_perception.training.checkpoint import differences, load_weights
 from occ_perception.training.trainer import Tensors
 
@@ -45,6 +46,8 @@ def start_from_model(network: WalkOcc, folder: Path, inputs: Tensors) -> None:
     """
     manifest = load_manifest(folder)
     config = network.config
+    if manifest.taxonomy != SIDEWALK.name:
+        raise TrainingError(f"is a model of the classes {manifest.taxonomy}, not {SIDEWALK.name}", where=str(folder))
     theirs = _sizes(manifest.image_size, manifest.feature_size, manifest.output_grid.spec(), manifest.lift_grid.spec(),
                     manifest.range_bins.bins())
     mine = _sizes(config.image_size, config.feature_size, config.output_grid, config.lift_grid, config.bins)
@@ -70,11 +73,13 @@ def start_from_model(network: WalkOcc, folder: Path, inputs: Tensors) -> None:
 
 
 def about_model(folder: Path) -> dict[str, Any]:
-    """What identifies a model that a training starts from, and what it was trained on."""
+    """What identifies a model that a training starts from, and all data that it was trained on."""
     manifest = load_manifest(folder)
     training = manifest.training
+    data = training.settings.get("data") or {training.data: {"version": training.data_version,
+                                                             "content_hash": training.data_hash}}
     return {"version": manifest.version, "sha256": manifest.variants[_float32(manifest)].sha256,
-            "commit": training.commit, "data_hash": training.data_hash, "steps": training.steps}
+            "commit": training.commit, "steps": training.steps, "data": data}
 
 
 def _float32(manifest: Manifest) -> str:

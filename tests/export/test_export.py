@@ -208,7 +208,8 @@ def save(network: WalkOcc, path: Path) -> Path:
         "data": {"train": {"version": "7", "content_hash": "hash of train", "samples": 3}, **ALSO_LEARNED},
         "seed": 5, "steps": 11,
         "commit": "0123abc",
-        "minutes": 2.0, "training": {"batch_size": 4, "data": "/some/machine", "output": "/some/machine"},
+        "minutes": 2.0,
+        "training": {"batch_size": 4, **dict.fromkeys(("data", "output", "trunk", "start"), "/some/machine")},
     }
     save_network(path, network, provenance)
     return path
@@ -273,8 +274,37 @@ def test_a_model_with_lidar_is_scored_with_it_and_without(
 
 
 def test_what_a_checkpoint_does_not_say_is_not_made_up(checkpoint: Path, settings: ExportSettings) -> None:
-    record = build._training_record(checkpoint, {"seed": 5, "steps": 11}, settings, Parity(1, 0.0, 0.0, 1.0, 0))
+    train = SimulatedDataset(settings.data, "train")
+    record = build._training_record(checkpoint, {"seed": 5, "steps": 11}, train, Parity(1, 0.0, 0.0, 1.0, 0))
     assert (record.data_version, record.data_hash, record.commit) == ("unknown",) * 3
+
+
+def test_the_split_that_was_learned_from_calibrates(network: WalkOcc, data: Path, tmp_path: Path) -> None:
+    provenance = {"data": {"test": {"version": "7", "content_hash": "hash of test"}},
+                  "training": {"train_split": "test"}}
+    save_network(tmp_path / "model.safetensors", network, provenance)
+    settings = ExportSettings(data=data, score_splits=(), calibration_frames=2, parity_frames=1)
+    manifest = export_model(tmp_path / "model.safetensors", tmp_path / "tiny", settings, lambda line: None)
+    assert (manifest.training.data, manifest.training.data_hash) == ("SidewalkSim test", "hash of test")
+    assert "2 frames of test" in manifest.variants["int8"].note
+
+
+def test_a_robot_that_was_calibrated_anew_is_scored_with_its_new_rig(
+    network: WalkOcc, graph: Path, data: Path, tmp_path: Path, first_sample: Sample
+) -> None:
+    save_network(tmp_path / "model.safetensors", network, {})
+    settings = ExportSettings(data=data, score_splits=(), calibration_frames=2, parity_frames=1)
+    manifest = export_model(tmp_path / "model.safetensors", tmp_path / "tiny", settings, lambda line: None)
+    engine = load_engine(manifest, device="cpu", variant="fp32")
+    camera = first_sample.rig.cameras[0]
+    turned = camera.model_copy(update={"T_base_camera": camera.T_base_camera @ se3.from_euler(0.0, 0.3, 0.0)})
+    other = replace(first_sample, rig=first_sample.rig.model_copy(update={"cameras": (turned,)}))
+    predict = engine_predictor(engine, manifest)
+    predict(first_sample)
+    _, after = predict(other)
+    _, alone = engine_predictor(engine, manifest)(other)
+    assert np.array_equal(after, alone)
+    assert not np.array_equal(after, predict(first_sample)[1])
 
 
 def test_an_export_that_fails_leaves_the_old_model_and_nothing_beside_it(

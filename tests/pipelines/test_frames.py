@@ -14,7 +14,7 @@ import pytest
 from occ_perception.calibration import Rig
 from occ_perception.errors import BadMessage
 from occ_perception.geometry import se3
-from occ_perception.pipelines import FrameAssembler, OdometryBuffer, SyncedSet, synchroniser_for
+from occ_perception.pipelines import FrameAssembler, OdometryBuffer, SyncedSet, frames, synchroniser_for
 from occ_perception.recordings import MessageEncoder, make
 from occ_perception.types import Odometry, PointCloud
 
@@ -67,6 +67,35 @@ def test_clouds_are_brought_to_the_anchor_stamp() -> None:
     cloud = PointCloud("top", STAMP, np.array([[5.0, 0.0, 0.0]], np.float32), None, np.array([100_000_000]))
     frame = FrameAssembler(RIG, odometry(2.0)).assemble(synced({"front": jpeg(), "top": cloud}))
     np.testing.assert_allclose(frame.clouds["top"].points_m, [[5.2, 0.0, 0.0]], atol=1e-5)
+
+
+def test_returns_of_the_robot_itself_are_left_out() -> None:
+    points = np.array([[0.3, 0.0, 0.3], [5.0, 0.0, 0.0], [0.0, 0.5, 0.0]], np.float32)
+    top = RIG.lidar("top").model_copy(update={"minimum_range_m": 0.5})
+    scan = PointCloud("top", STAMP, points, np.float32([1, 2, 3]), np.array([7, 8, 9]))
+    frame = FrameAssembler(RIG.model_copy(update={"lidars": (top,)}), odometry(0.0)).assemble(
+        synced({"front": jpeg(), "top": scan}))
+    seen = frame.clouds["top"]
+    np.testing.assert_allclose(seen.points_m, points[1:], atol=1e-6)
+    assert seen.intensity is not None
+    assert seen.intensity.tolist() == [2, 3]
+    assert len(FrameAssembler(RIG, odometry(0.0)).assemble(
+        synced({"front": jpeg(), "top": scan})).clouds["top"].points_m) == 3
+
+
+def test_a_held_scan_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[Any] = []
+
+    def decode(message: Any, lidar: str) -> PointCloud:
+        decoded.append(message)
+        return PointCloud(lidar, STAMP, np.ones((2, 3), np.float32))
+
+    monkeypatch.setattr(frames, "decode_points", decode)
+    assembler = FrameAssembler(RIG, odometry())
+    first, second = SimpleNamespace(), SimpleNamespace()
+    for message in (first, first, second, second):
+        assert "top" in assembler.assemble(synced({"front": jpeg(), "top": message})).clouds
+    assert decoded == [first, second]
 
 
 @pytest.mark.parametrize("poses", [OdometryBuffer(), odometry()])

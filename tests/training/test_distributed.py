@@ -22,13 +22,14 @@ from rich.console import Console
 from torch import nn
 
 from occ_perception.datasets.sample import ImageSample, Sample
-from occ_perception.errors import TrainingError
+from occ_perception.errors import DatasetError, OccPerceptionError, TrainingError
 from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
 from occ_perception.training import distributed
 from occ_perception.training.batches import NO_AUGMENTATION
+from occ_perception.training.checkpoint import load_network
 from occ_perception.training.loop import TrainingConfig, WalkOccLoss, WalkOccTask, train_on
 from occ_perception.training.losses import LossConfig
-from occ_perception.training.runner import seeded
+from occ_perception.training.runner import CHECKPOINT, seeded
 from occ_perception.training.trainer import Trainer
 
 Job = tuple[TrainingConfig, Sequence[Sample], Sequence[ImageSample]]
@@ -50,6 +51,33 @@ def whole_training(job: Job) -> dict[str, Any]:
     return train_on(config, samples, samples, images=images, console=Console(file=io.StringIO()))
 
 
+class OneBreaks(Sequence[Sample]):
+    """Samples of which one process cannot read more than the first few."""
+
+    def __init__(self, samples: Sequence[Sample], reads: int) -> None:
+        self.samples, self.reads = samples, reads
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: Any) -> Any:
+        self.reads -= 1
+        if distributed.rank() == 1 and self.reads < 0:
+            raise DatasetError("cannot be read", where=f"tiny[{index}]")
+        return self.samples[index]
+
+
+def broken_training(job: Job) -> tuple[str, int]:
+    """What ends a training in which the second process has no third batch, and the step of the checkpoint."""
+    config, samples, images = job
+    config = replace(config, output=config.output.parent / "broken", validate_every=100)
+    with pytest.raises(OccPerceptionError) as caught:
+        train_on(config, OneBreaks(samples, config.prior_samples + 2), samples, images=images,
+                 console=Console(file=io.StringIO()))
+    distributed.average(torch.zeros(1))  # the first process has written by now
+    return str(caught.value), load_network(config.output / CHECKPOINT)[1]["steps"]
+
+
 def unused_parameter() -> list[Any]:
     """Averages of gradients where one process has none, and where none has one."""
     own, nobodys = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(3))
@@ -64,7 +92,8 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     job = pickle.loads((folder / "job.pickle").read_bytes())
     with distributed.process_group("cpu"):
-        answers = {"step": one_step(job), "unused": unused_parameter(), "summary": whole_training(job)}
+        answers = {"step": one_step(job), "unused": unused_parameter(), "summary": whole_training(job),
+                   "broken": broken_training(job)}
         torch.save(answers, folder / f"{distributed.rank()}.pt")
 
 
@@ -119,6 +148,13 @@ def test_a_parameter_that_one_process_did_not_use_gets_half_and_one_that_none_us
         used, unused = answer["unused"]
         assert used.tolist() == [1.0, 2.0]
         assert unused is None
+
+
+def test_data_that_one_process_cannot_read_end_all_and_lose_no_step(two: list[dict[str, Any]]) -> None:
+    (first, first_step), (second, second_step) = (answer["broken"] for answer in two)
+    assert "cannot be read" in second
+    assert "another process has no batch" in first
+    assert first_step == second_step == 2
 
 
 def test_all_processes_give_the_summary_that_one_process_gives(job: Job, two: list[dict[str, Any]]) -> None:

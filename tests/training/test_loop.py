@@ -294,6 +294,21 @@ def test_a_broken_file_of_the_validation_loses_no_step_either(
     assert load_tensors(config.output / CHECKPOINT)[1]["step"] == config.validate_every
 
 
+def test_a_network_that_takes_ranges_is_validated_with_them_and_without(
+    config: TrainingConfig, samples: Sequence[Sample]
+) -> None:
+    config = replace(config, network=replace(config.network, lidar=True))
+    seen = train_on(config, samples, samples, console=QUIET)["validation"]
+    model = load_network(config.output / MODEL)[0]
+    for scores, use_lidar in ((seen, True), (seen["cameras_alone"], False)):
+        again = evaluate(network_predictor(model, use_lidar=use_lidar), samples, limit=config.validation_samples)
+        assert scores["per_class"] == pytest.approx(again["per_class"], nan_ok=True)
+        assert scores["waypoint_error_m"] == pytest.approx(again["waypoint_error_m"])
+    assert seen["waypoint_error_m"] != seen["cameras_alone"]["waypoint_error_m"]
+    lines = [json.loads(line) for line in (config.output / LOG).read_text().splitlines()]
+    assert all("cameras_alone" in line["validation"] for line in lines if "validation" in line)
+
+
 def test_a_training_that_ended_before_its_summary_is_finished_with_its_losses(
     config: TrainingConfig, samples: Sequence[Sample]
 ) -> None:

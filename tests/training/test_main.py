@@ -13,7 +13,7 @@ from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
 from occ_perception.training import __main__ as commands
 from occ_perception.training.checkpoint import save_tensors
 from occ_perception.training.loop import TrainingConfig
-from occ_perception.training.runner import Interrupted
+from occ_perception.training.runner import CHECKPOINT, Interrupted
 from occ_perception.training.trunk import CoarseClasses, TrunkConfig, load_trunk
 
 
@@ -102,3 +102,23 @@ def test_an_interrupted_training_ends_with_the_status_of_its_signal(
     status, said = invoke("walkocc", tmp_path, tmp_path, "--steps", 1)
     assert status == 128 + 15
     assert "was interrupted at step 3. Go on with --resume" in said
+
+
+@pytest.mark.parametrize("kind", ["walkocc", "trunk"])
+def test_a_training_is_not_overwritten_unless_that_is_said(tmp_path: Path, configs: list[Any], kind: str) -> None:
+    (tmp_path / CHECKPOINT).write_bytes(b"hours of work")
+    status, said = invoke(kind, tmp_path, tmp_path, "--steps", 1)
+    assert status == 1
+    assert "a training is there already" in said
+    assert "--resume" in said
+    assert "--overwrite" in said
+    assert not configs
+    for option in ("--resume", "--overwrite"):
+        assert invoke(kind, tmp_path, tmp_path, "--steps", 1, option) == (0, "")
+    assert [resume for _, resume in configs] == [True, False]
+    assert (tmp_path / CHECKPOINT).read_bytes() == b"hours of work"
+
+
+def test_a_training_can_start_from_a_model(tmp_path: Path, configs: list[Any]) -> None:
+    assert invoke("walkocc", tmp_path, tmp_path / "out", "--steps", 1, "--start", tmp_path / "model") == (0, "")
+    assert configs[0][0].start == tmp_path / "model"

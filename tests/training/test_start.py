@@ -164,7 +164,8 @@ def test_a_training_goes_on_from_the_model(shipped: tuple[WalkOcc, Path], sample
     anew = train_on(replace(config, output=tmp_path / "anew"), samples, samples[:1], console=QUIET)
     assert started["losses"]["occupancy"] < anew["losses"]["occupancy"]
     assert started["data"]["tiny"] == about_model(folder) == {
-        "version": "3", "sha256": sha256_of(folder / "tiny.onnx"), "commit": "cd", "data_hash": "ab", "steps": 8}
+        "version": "3", "sha256": sha256_of(folder / "tiny.onnx"), "commit": "cd", "steps": 8,
+        "data": {"train": {"version": "7", "content_hash": "ab"}}}
     with pytest.raises(TrainingError, match=r"tiny"):  # the checkpoint is of a training that started from the model
         train_on(replace(config, steps=2), samples, samples[:1], resume=True, console=QUIET)
     train_on(replace(config, steps=2, start=folder), samples, samples[:1], resume=True, console=QUIET)

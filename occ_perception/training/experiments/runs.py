@@ -200,7 +200,7 @@ class Runs:
         name = split.removesuffix(WITH_LIDAR)
         need = run.row.need(name, self.scale)
         samples = SimulatedDataset(self.data.root(need[1]), name)
-        network, _ = load_network(model)
+        network = load_network(model)[0].to(self.scale.device)
         predict = network_predictor(network, bfloat16=self.scale.bfloat16, use_lidar=split != name)
         with Progress(console=self.console, transient=True) as progress:
             task = progress.add_task(f"{run.name} on {split}", total=len(samples))
