@@ -77,6 +77,8 @@ def walkocc(
     threads: Threads = TrainingConfig.threads, loaders: Loaders = TrainingConfig.loaders,
     bfloat16: Bfloat16 = TrainingConfig.bfloat16,
     validate_every: Annotated[int, typer.Option(help="steps between validations")] = TrainingConfig.validate_every,
+    validation_samples: Annotated[int, typer.Option(
+        help="samples of a validation")] = TrainingConfig.validation_samples,
     calibration_samples: Annotated[int, typer.Option(
         help="validation samples that the decision is calibrated on; rare classes need all")
     ] = TrainingConfig.calibration_samples,
@@ -92,7 +94,7 @@ def walkocc(
             loss=LossConfig(consistency=consistency), trunk=trunk, start=start, learning_rate=learning_rate,
             schedule=cast(Schedule, schedule), seed=seed, device=device,
             threads=threads, loaders=loaders, bfloat16=bfloat16, validate_every=validate_every,
-            calibration_samples=calibration_samples, checkpoint_minutes=checkpoint_minutes,
+            validation_samples=validation_samples, calibration_samples=calibration_samples, checkpoint_minutes=checkpoint_minutes,
         )
         _require_room(output, resume or overwrite)
         train(config, resume=resume, console=console)
