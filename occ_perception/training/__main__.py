@@ -94,7 +94,8 @@ def walkocc(
             loss=LossConfig(consistency=consistency), trunk=trunk, start=start, learning_rate=learning_rate,
             schedule=cast(Schedule, schedule), seed=seed, device=device,
             threads=threads, loaders=loaders, bfloat16=bfloat16, validate_every=validate_every,
-            validation_samples=validation_samples, calibration_samples=calibration_samples, checkpoint_minutes=checkpoint_minutes,
+            validation_samples=validation_samples, calibration_samples=calibration_samples,
+            checkpoint_minutes=checkpoint_minutes,
         )
         _require_room(output, resume or overwrite)
         train(config, resume=resume, console=console)
