@@ -58,7 +58,7 @@ def environment_for(program: Path, release: str, folder: Path) -> Path:
         pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
         run(*pip, "-r", locks / "runtime.txt")
         constraints = [word for name in names for word in ("-c", locks / name)]
-        run(*pip, *constraints, "pytest", "hypothesis", "onnx", "embreex")
+        run(*pip, *constraints, "pytest", "pytest-xdist", "hypothesis", "onnx", "embreex")
         stamp.write_text(state)
     return python
 
@@ -83,6 +83,6 @@ def test_the_locked_runtime_works_on_this_python(
     run(python.parent / "occ-perception", "--help", cwd=tmp_path)
 
     report = run(python, "-m", "pytest", "-q", "-m", "not ros and not torch and not slow", "--ignore=tests/platform",
-                 "-p", "no:cacheprovider")
+                 "-p", "no:cacheprovider", "-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
     assert " passed" in report
     assert " failed" not in report
