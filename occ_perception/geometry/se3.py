@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from transforms3d import euler, quaternions
@@ -69,9 +71,27 @@ def gravity_aligned(T_world_base: ArrayLike) -> Matrix:
 def interpolate(T0: ArrayLike, T1: ArrayLike, alpha: float) -> Matrix:
     """The motion between T0 (alpha 0) and T1 (alpha 1); alpha outside 0..1 extrapolates at constant velocity."""
     T0, T1 = np.asarray(T0, float), np.asarray(T1, float)
-    axis, angle = quaternions.quat2axangle(quaternions.mat2quat(T0[:3, :3].T @ T1[:3, :3]))
-    turn = quaternions.quat2mat(quaternions.axangle2quat(axis, alpha * angle))
-    return make(T0[:3, :3] @ turn, (1 - alpha) * T0[:3, 3] + alpha * T1[:3, 3])
+    return make(T0[:3, :3] @ _part_of_turn(T0[:3, :3].T @ T1[:3, :3], alpha),
+                (1 - alpha) * T0[:3, 3] + alpha * T1[:3, 3])
+
+
+def _part_of_turn(rotation: Matrix, alpha: float) -> Matrix:
+    """The rotation [3, 3] by `alpha` times its angle. A scan takes dozens, and libraries are slow at single ones."""
+    (r00, r01, r02), (r10, r11, r12), (r20, r21, r22) = rotation.tolist()
+    x, y, z = r21 - r12, r02 - r20, r10 - r01  # twice the axis times the sine
+    sine, cosine = 0.5 * math.sqrt(x * x + y * y + z * z), 0.5 * (r00 + r11 + r22 - 1)
+    if cosine < -0.99:  # the axis is lost in rounding: towards half a turn it has to come from the diagonal
+        axis, angle = quaternions.quat2axangle(quaternions.mat2quat(rotation))
+        return np.asarray(quaternions.quat2mat(quaternions.axangle2quat(axis, alpha * angle)), float)
+    if sine < 1e-12:
+        return np.eye(3)
+    x, y, z = 0.5 * x / sine, 0.5 * y / sine, 0.5 * z / sine
+    angle = alpha * math.atan2(sine, cosine)
+    s, c = math.sin(angle), math.cos(angle)
+    t = 1 - c
+    return np.array([[t * x * x + c, t * x * y - s * z, t * x * z + s * y],
+                     [t * x * y + s * z, t * y * y + c, t * y * z - s * x],
+                     [t * x * z - s * y, t * y * z + s * x, t * z * z + c]])
 
 
 def is_rigid(T: ArrayLike, tolerance: float = 1e-4) -> bool:

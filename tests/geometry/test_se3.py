@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from occ_perception.errors import ShapeError
 from occ_perception.geometry import se3
@@ -15,6 +16,9 @@ from occ_perception.geometry import se3
 angles = st.floats(-1.5, 1.5)
 motions = st.builds(lambda r, p, y, t: se3.from_euler(r, p, y, t), angles, angles, st.floats(-3.1, 3.1),
                     st.tuples(*[st.floats(-50, 50)] * 3))
+
+
+unit_vectors = st.builds(lambda r, p: se3.from_euler(r, p, 0.3)[:3, 0], angles, angles)
 
 
 @given(motions)
@@ -52,6 +56,13 @@ def test_interpolation_turns_at_constant_rate():
     T = se3.interpolate(np.eye(4), se3.from_euler(0, 0, 1.0, (2, 0, 0)), 0.25)
     assert se3.yaw_of(T) == pytest.approx(0.25)
     assert T[:3, 3] == pytest.approx([0.5, 0, 0])
+
+
+@given(unit_vectors, st.one_of(st.floats(0, 3.1415), st.floats(0, 1e-6), st.floats(3.0, 3.1415)), st.floats(-1, 2))
+def test_interpolation_turns_about_the_axis_between_by_its_share(axis, angle, alpha):
+    whole = Rotation.from_rotvec(angle * axis)
+    got = se3.interpolate(np.eye(4), se3.make(whole.as_matrix(), [0, 0, 0]), alpha)[:3, :3]
+    assert np.allclose(got, Rotation.from_rotvec(alpha * angle * axis).as_matrix(), atol=1e-6)
 
 
 def test_optical_axes_point_the_right_way():
