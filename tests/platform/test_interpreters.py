@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ROS_VARIABLES = ("PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "AMENT_PREFIX_PATH", "ROS_DISTRO")
+BESIDE_THE_RUNTIME = ("pytest", "pytest-xdist", "hypothesis", "onnx", "embreex")
 OTHERS = [release for release in ("3.10", "3.11", "3.12") if release != "{}.{}".format(*sys.version_info[:2])]
 
 
@@ -46,11 +47,12 @@ def run(*command: str | Path, cwd: Path = ROOT) -> str:
 def environment_for(program: Path, release: str, folder: Path) -> Path:
     """Python of a virtual environment with the locked runtime, pytest and what tests use beyond torch and ROS.
 
-    It is made anew when a lock has changed.
+    It is made anew when a lock or what is installed has changed.
     """
     locks = ROOT / "requirements" / f"python{release}"
     names = ("runtime.txt", "train.txt", "dev.txt")
-    state = hashlib.sha256(b"".join((locks / name).read_bytes() for name in names)).hexdigest()
+    locked = b"".join((locks / name).read_bytes() for name in names)
+    state = hashlib.sha256(locked + " ".join(BESIDE_THE_RUNTIME).encode()).hexdigest()
     stamp, python = folder / "complete", folder / "bin" / "python"
     if not stamp.exists() or stamp.read_text() != state:
         shutil.rmtree(folder, ignore_errors=True)
@@ -58,7 +60,7 @@ def environment_for(program: Path, release: str, folder: Path) -> Path:
         pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
         run(*pip, "-r", locks / "runtime.txt")
         constraints = [word for name in names for word in ("-c", locks / name)]
-        run(*pip, *constraints, "pytest", "pytest-xdist", "hypothesis", "onnx", "embreex")
+        run(*pip, *constraints, *BESIDE_THE_RUNTIME)
         stamp.write_text(state)
     return python
 
