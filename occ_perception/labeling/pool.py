@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from types import TracebackType
 from typing import Any, Protocol
@@ -52,13 +52,15 @@ class Pool(Protocol):
 class LocalPool:
     """Processes of this machine, each with one piece of work at a time.
 
-    Every process is a pool of its own, so that one that dies takes no other's work along.
+    Every process is a pool of its own, so that one that dies takes no other's work along. All of them end with the
+    pool, whatever ends it: they hold the far end of a pipe whose near end is closed then, even by a kill.
     """
 
     def __init__(self, workers: int) -> None:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of the processes: products of small matrices gain nothing
-        self._idle = [_process() for _ in range(workers)]
-        self._busy: dict[Future[Any], tuple[Any, ProcessPoolExecutor, Future[int]]] = {}
+        self._far, self._near = multiprocessing.Pipe(duplex=False)
+        self._idle = [self._process() for _ in range(workers)]
+        self._busy: dict[Future[Any], tuple[Any, ProcessPoolExecutor]] = {}
 
     @property
     def free(self) -> int:
@@ -69,20 +71,20 @@ class LocalPool:
         """As of `Pool`."""
         process = self._idle.pop()
         try:
-            who, future = process.submit(os.getpid), process.submit(function, *arguments)
+            future = process.submit(function, *arguments)
         except BrokenProcessPool:  # it died while it had nothing to do
-            process = _process()
-            who, future = process.submit(os.getpid), process.submit(function, *arguments)
-        self._busy[future] = key, process, who
+            process = self._process()
+            future = process.submit(function, *arguments)
+        self._busy[future] = key, process
 
     def answers(self) -> Iterator[Answer]:
         """As of `Pool`."""
         for future in wait(self._busy, return_when=FIRST_COMPLETED).done:
-            key, process, _ = self._busy.pop(future)
+            key, process = self._busy.pop(future)
             died = isinstance(future.exception(), BrokenProcessPool)
             if died:
                 process.shutdown(wait=False)
-            self._idle.append(_process() if died else process)
+            self._idle.append(self._process() if died else process)
             yield key, WorkerDied() if died else future.result()
 
     def __enter__(self) -> LocalPool:
@@ -90,32 +92,27 @@ class LocalPool:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        for _, process, who in self._busy.values():  # what is half done is done again by the next run
-            with suppress(BrokenProcessPool, ProcessLookupError):
-                os.kill(who.result(), signal.SIGTERM)
+        for process in (*self._idle, *(process for _, process in self._busy.values())):
             process.shutdown(wait=False, cancel_futures=True)
-        for process in self._idle:
-            process.shutdown(wait=False)
+        self._near.close()  # what is half done is done again by the next run
+        self._far.close()
+
+    def _process(self) -> ProcessPoolExecutor:
+        """One process, started when it gets its first work; a fork would take threads and the near end along."""
+        return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(self._far,))
 
 
-def _process() -> ProcessPoolExecutor:
-    """One process, started when it gets its first work; a fork would take threads along that do not survive it."""
-    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_begin)
-
-
-def _begin() -> None:
-    """One core for each process; interrupts are the parent's affair, and without a parent nobody waits for answers."""
+def _begin(far: Connection) -> None:
+    """One core for each process; interrupts are the parent's affair, and without its pool nobody waits for answers."""
     import cv2
 
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(far,), daemon=True).start()
 
 
-def _end_with(sentinel: int) -> None:
-    wait_for([sentinel])
+def _end_with(far: Connection) -> None:
+    wait_for([far])  # nothing is ever sent: it is readable when the near end is closed
     os._exit(1)
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -166,6 +167,25 @@ def test_an_interrupt_ends_the_workers_too(streets: ModuleType, out: Path, tmp_p
     assert select.select(workers, [], [], 60)[0], "the worker goes on"
     os.close(workers[0])
     assert names_in(out) == ["settings.yaml"]
+
+
+def test_an_interrupt_while_work_is_handed_out_ends_the_worker(streets: ModuleType, tmp_path: Path,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    told = tmp_path / "told"
+    os.mkfifo(told)
+    workers: list[int] = []
+    handed_out = ProcessPoolExecutor.submit
+
+    def interrupted(process: ProcessPoolExecutor, *work: Any) -> None:
+        handed_out(process, *work)
+        workers.append(os.pidfd_open(int(told.read_text())))  # waits until the worker has begun
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt), LocalPool(1) as own:
+        own.submit("b", streets.Held.open, streets.Held("b", told=told))
+    assert select.select(workers, [], [], 60)[0], "the worker goes on"
+    os.close(workers[0])
 
 
 def test_bad_sources_and_faults_are_named_and_the_rest_goes_on(streets: ModuleType, pool: LocalPool, out: Path,
