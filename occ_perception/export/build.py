@@ -32,7 +32,8 @@ from occ_perception.export.quantise import Feeds, quantise
 from occ_perception.export.scores import score_splits
 from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
 from occ_perception.taxonomy import SIDEWALK
-from occ_perception.training.batches import NO_AUGMENTATION, make_item
+from occ_perception.training.augmentation import NO_AUGMENTATION
+from occ_perception.training.batches import make_item
 from occ_perception.training.checkpoint import load_network
 from occ_perception.training.config import RunConfig
 from occ_perception.training.evaluate import spread

@@ -66,8 +66,11 @@ def walkocc(
         list[str] | None, typer.Option(help="SPLIT=COUNT: so many 2D-only samples of this split; repeatable")] = None,
     images_per_batch: Annotated[
         int, typer.Option(help="2D-only samples added to each step")] = TrainingConfig.images_per_batch,
-    rays: Annotated[int, typer.Option(help="rays per image for the 2D-3D consistency loss")] = TrainingConfig.rays,
-    consistency: Annotated[float, typer.Option(help="weight of that loss")] = LossConfig.consistency,
+    rays: Annotated[int, typer.Option(help="rays per image for the two losses along rays")] = TrainingConfig.rays,
+    consistency: Annotated[float, typer.Option(help="weight of the 2D-3D consistency loss")] = LossConfig.consistency,
+    free_space: Annotated[float, typer.Option(
+        help="weight of the loss by which 2D-only images clear what stands before what they show")
+    ] = LossConfig.free_space,
     trunk: Annotated[Path | None, typer.Option(help="trunk.safetensors to start from")] = None,
     start: Annotated[Path | None, typer.Option(
         help="folder of an exported model to start from as a whole, such as models/walkocc_lite")] = None,
@@ -91,7 +94,8 @@ def walkocc(
             data=data, output=output, train_split=split, validation_split=validation_split, network=_network(size),
             steps=steps, max_minutes=max_minutes, batch_size=batch_size, extra_images=_counts(images or []),
             images_per_batch=images_per_batch, rays=rays,
-            loss=LossConfig(consistency=consistency), trunk=trunk, start=start, learning_rate=learning_rate,
+            loss=LossConfig(consistency=consistency, free_space=free_space), trunk=trunk, start=start,
+            learning_rate=learning_rate,
             schedule=cast(Schedule, schedule), seed=seed, device=device,
             threads=threads, loaders=loaders, bfloat16=bfloat16, validate_every=validate_every,
             validation_samples=validation_samples, calibration_samples=calibration_samples,

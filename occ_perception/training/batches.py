@@ -1,4 +1,4 @@
-"""Samples to batches: projection tables, targets at feature resolution, rays, augmentation.
+"""Samples to batches: projection tables, targets at feature resolution, rays.
 
 Samples of images alone mix freely with paired ones: what a sample lacks is marked as absent and costs nothing.
 Every random number comes from the generator that is passed in, so a batch is a function of its seed alone.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import cv2
@@ -19,13 +18,20 @@ from torch import Tensor
 
 from occ_perception.calibration.rig import RigCamera
 from occ_perception.datasets.sample import ImageSample, Sample
-from occ_perception.errors import ConfigurationError, DatasetError
+from occ_perception.errors import DatasetError
 from occ_perception.geometry import VoxelGridSpec, projection_table, se3
 from occ_perception.geometry.range_image import range_image
 from occ_perception.geometry.ray_cells import grid_rays, ray_cells
 from occ_perception.geometry.tables import resize_affine
 from occ_perception.networks.walkocc import WalkOccConfig
 from occ_perception.taxonomy import FREE, OCCUPIED, SIDEWALK, UNKNOWN
+from occ_perception.training.augmentation import (
+    NO_AUGMENTATION,
+    AugmentationConfig,
+    bev_augmentation,
+    photometric,
+    worn_scan,
+)
 from occ_perception.training.losses import IGNORED
 
 Item = dict[str, NDArray[Any]]
@@ -38,78 +44,6 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Sample: ...
-
-
-@dataclass(frozen=True)
-class AugmentationConfig:
-    """What training changes at random.
-
-    Attributes:
-        flip: probability that left and right are exchanged, in image, table, labels, rays and waypoints alike.
-        rotation_rad: largest turn of the bird's-eye view about the grid's origin, either way (WalkOCC A.1).
-        scale: largest relative change of lengths in the bird's-eye view, either way; heights stay.
-        log_gain_low, log_gain_high: range of the logarithm of a brightness factor (wide downwards: dusk and night).
-        log_gamma: half width of the logarithm of an exponent.
-        log_tint: standard deviation of the logarithm of a factor per colour.
-        noise: largest amplitude of uniform noise per pixel, grey levels of 255.
-        lidar_dropout: probability that a whole scan is missing, so that the network also works without a LiDAR.
-        lidar_thinning: smallest share of a scan's points that is kept, each by chance, so that it takes sparser scans;
-            LiDARs with fewer rings, whose returns are missing row by row, are not imitated.
-    """
-
-    flip: float = 0.5
-    rotation_rad: float = 0.1
-    scale: float = 0.05
-    log_gain_low: float = -0.7
-    log_gain_high: float = 0.35
-    log_gamma: float = 0.3
-    log_tint: float = 0.06
-    noise: int = 12
-    lidar_dropout: float = 0.5
-    lidar_thinning: float = 0.1
-
-    def __post_init__(self) -> None:
-        faults = [f"{name} must be in 0..1, got {getattr(self, name)}"
-                  for name in ("flip", "lidar_dropout", "lidar_thinning") if not 0 <= getattr(self, name) <= 1]
-        if not 0 <= self.scale < 1:
-            faults.append(f"scale must be in [0, 1), got {self.scale}")
-        if not self.log_gain_low <= 0 <= self.log_gain_high:
-            faults.append(f"the range of log gains must hold 0, got {self.log_gain_low}..{self.log_gain_high}")
-        if min(self.rotation_rad, self.log_gamma, self.log_tint, self.noise) < 0:
-            faults.append("rotation_rad, log_gamma, log_tint and noise must be at least 0")
-        if faults:
-            raise ConfigurationError(faults, where="AugmentationConfig")
-
-
-NO_AUGMENTATION = AugmentationConfig(
-    flip=0.0, rotation_rad=0.0, scale=0.0, log_gain_low=0.0, log_gain_high=0.0, log_gamma=0.0, log_tint=0.0, noise=0,
-    lidar_dropout=0.0, lidar_thinning=1.0,
-)
-
-
-def bev_augmentation(config: AugmentationConfig, rng: np.random.Generator) -> tuple[NDArray[np.float64], bool]:
-    """A random affine [4, 4] from the grid frame into the augmented one, and whether it exchanges left and right."""
-    flip = bool(rng.random() < config.flip)
-    turn = se3.from_euler(0.0, 0.0, rng.uniform(-config.rotation_rad, config.rotation_rad))
-    scale = rng.uniform(1.0 - config.scale, 1.0 + config.scale)
-    return turn @ np.diag([scale, -scale if flip else scale, 1.0, 1.0]), flip
-
-
-def photometric(
-    image: NDArray[np.uint8], config: AugmentationConfig, rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    """Random gain, gamma, tint and noise of an RGB image [H, W, 3]; a new image."""
-    gain = np.exp(rng.uniform(config.log_gain_low, config.log_gain_high) + config.log_tint * rng.standard_normal(3))
-    gamma = np.exp(rng.uniform(-config.log_gamma, config.log_gamma))
-    curve = 255.0 * (np.arange(256) / 255.0) ** gamma
-    table = np.clip(np.rint(curve[:, None] * gain), 0, 255).astype(np.uint8)
-    changed = np.asarray(cv2.LUT(image, table[None]), np.uint8)
-    amplitude = int(rng.integers(0, config.noise + 1))
-    if amplitude == 0:
-        return changed
-    noise = rng.integers(-amplitude, amplitude + 1, image.shape, dtype=np.int8)
-    bright = cv2.add(changed, np.maximum(noise, 0).view(np.uint8))
-    return np.asarray(cv2.subtract(bright, np.maximum(-noise, 0).view(np.uint8)), np.uint8)
 
 
 def _at_feature_pixels(image: NDArray[Any], size: tuple[int, int], flip: bool) -> NDArray[Any]:
@@ -148,14 +82,6 @@ def resample(sample: Sample, grid: VoxelGridSpec, augmentation: NDArray[np.float
     labels = np.where(inside[..., None], sample.labels[cells[..., 0], cells[..., 1], heights], np.uint8(UNKNOWN))
     visible = inside[..., None] & sample.visible[cells[..., 0], cells[..., 1], heights]
     return np.ascontiguousarray(labels.transpose(2, 0, 1)), np.ascontiguousarray(visible.transpose(2, 0, 1))
-
-
-def thinned(points_m: NDArray[np.float32], config: AugmentationConfig, rng: np.random.Generator
-            ) -> NDArray[np.float32]:
-    """A random part of a scan [P, 3], or nothing of it."""
-    if rng.random() < config.lidar_dropout:
-        return points_m[:0]
-    return points_m[rng.random(len(points_m)) < rng.uniform(config.lidar_thinning, 1.0)]
 
 
 def draw_rays(
@@ -263,7 +189,8 @@ def make_item(
     }
     if network.lidar:
         scan = paired.points_m if paired is not None and use_lidar else None
-        points_m = np.zeros((0, 3), np.float32) if scan is None else thinned(scan, augmentation, rng)
+        lidar = sample.rig.lidars[0].T_base_lidar if sample.rig.lidars else np.eye(4)
+        points_m = np.zeros((0, 3), np.float32) if scan is None else worn_scan(scan, lidar, augmentation, rng)
         item["ranges"] = range_image(points_m, mounted, network.feature_size, input_size=network.image_size,
                                      image_affine=affines)
     if rays > 0:

@@ -17,7 +17,7 @@ EPSILON = 0.1
 where depth and voxels disagree, as they do for unknown bodies, its class belongs to neither."""
 
 
-def _in_columns(occupancy: Tensor, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def in_columns(occupancy: Tensor, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The volume [B, K, nz, ny, nx] as columns [B * ny * nx, K, nz], and column and height of flat cells.
 
     That is the order in which a channels_last head over the bird's-eye view writes, so nothing is copied, and
@@ -62,7 +62,7 @@ def consistency_loss(
     pixels, cells, labels = ray_pixels.flatten(), ray_cells.reshape(-1, bins).long(), ray_labels.flatten()
     kind = torch.promote_types(occupancy.dtype, torch.float32)
     inside = cells >= 0
-    columns, column, height = _in_columns(occupancy, cells.clamp(min=0))
+    columns, column, height = in_columns(occupancy, cells.clamp(min=0))
     features = depth.permute(0, 2, 3, 1).flatten(0, 2)
     probability = functional.embedding(pixels, features).to(kind).softmax(1)
     with torch.no_grad():

@@ -16,7 +16,8 @@ from occ_perception.geometry import VoxelGridSpec
 from occ_perception.metrics import OccupancyIoU
 from occ_perception.networks.walkocc import WalkOcc
 from occ_perception.taxonomy import SIDEWALK
-from occ_perception.training.batches import NO_AUGMENTATION, Samples, collate, make_item, resample
+from occ_perception.training.augmentation import NO_AUGMENTATION
+from occ_perception.training.batches import Samples, collate, make_item, resample
 from occ_perception.training.precision import bfloat16_products
 from occ_perception.training.prefetch import prefetched
 

@@ -27,7 +27,8 @@ from occ_perception.errors import ConfigurationError, TrainingError
 from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
 from occ_perception.taxonomy import SIDEWALK
 from occ_perception.training import distributed
-from occ_perception.training.batches import AugmentationConfig, Samples, collate, make_item
+from occ_perception.training.augmentation import AugmentationConfig
+from occ_perception.training.batches import Samples, collate, make_item
 from occ_perception.training.calibrate import calibrate
 from occ_perception.training.checkpoint import save_network, source_commit
 from occ_perception.training.config import RunConfig
@@ -71,7 +72,7 @@ class TrainingConfig(RunConfig):
         network: sizes of the network.
         extra_images: samples taken, evenly spread, from each of these 2D-only splits (hybrid training, section 3.2).
         images_per_batch: 2D-only samples added to the `batch_size` paired ones in each step.
-        rays: rays drawn per image for the 2D-3D consistency loss; 0: none.
+        rays: rays drawn per image for the losses along rays (2D-3D consistency, free space); 0: none.
         trunk: pretrained backbone and neck to start from (`training.trunk`), or None.
         start: folder of an exported model to start from as a whole (`training.start`), or None.
         validation_samples: of a validation.
@@ -104,8 +105,8 @@ class TrainingConfig(RunConfig):
                    for split, count in self.extra_images.items() if count < 1]
         if self.extra_images and self.images_per_batch == 0:
             faults.append("extra_images are named, but images_per_batch is 0: no step would take any")
-        if self.loss.consistency > 0 and self.rays == 0:
-            faults.append("the consistency loss has a weight, but rays is 0")
+        if self.loss.along_rays and self.rays == 0:
+            faults.append(f"{' and '.join(self.loss.along_rays)} need rays, but rays is 0")
         if self.trunk is not None and self.start is not None:
             faults.append("trunk and start are both named, but a training starts from one of them")
         return faults

@@ -1,10 +1,11 @@
 """Losses of WalkOCC (Eq. 2, the depth and segmentation terms of Eq. 6, waypoints of A.1) and the weights of all terms.
 
-The 2D-3D consistency term is in `consistency`.
+The 2D-3D consistency term is in `consistency`, that of free space in images alone in `free_space`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.nn import functional
 from occ_perception.errors import ConfigurationError
 from occ_perception.taxonomy import FREE, OCCUPIED, UNKNOWN
 from occ_perception.training.consistency import consistency_loss
+from occ_perception.training.free_space import free_space_loss
 from occ_perception.training.means import Average, mean_over, own
 
 IGNORED = -100
@@ -22,7 +24,8 @@ IGNORED = -100
 COLUMNS_PER_CHUNK = 256
 """Grid columns per pass: 256 x 14 x 50 floats stay in a core's second-level cache, and no pass copies the volume."""
 
-TERMS = ("occupancy", "depth", "semantics", "trajectory", "consistency")
+TERMS = ("occupancy", "depth", "semantics", "trajectory", "consistency", "free_space")
+ALONG_RAYS = {"consistency": consistency_loss, "free_space": free_space_loss}
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,8 @@ class LossConfig:
     """Weights of the terms and shape of the occupancy loss.
 
     Attributes:
-        occupancy, depth, semantics, trajectory, consistency: weights of the five terms; a term of weight 0 is not
-            computed. Consistency needs rays (`batches.make_item`).
+        occupancy, depth, semantics, trajectory, consistency, free_space: weights of the terms; a term of weight 0 is
+            not computed. The last two need rays (`batches.make_item`).
         focal_gamma: focusing exponent of Eq. 2; 0 is plain cross entropy.
         balance: class weights are (frequency of free / frequency of class) ** balance, so 0 weighs all alike.
         largest_class_weight: no class weighs more than this many free voxels.
@@ -43,6 +46,7 @@ class LossConfig:
     semantics: float = 1.0
     trajectory: float = 0.2
     consistency: float = 0.0
+    free_space: float = 0.0
     focal_gamma: float = 1.0
     balance: float = 0.25
     largest_class_weight: float = 10.0
@@ -62,7 +66,12 @@ class LossConfig:
     @classmethod
     def trajectory_only(cls) -> LossConfig:
         """Only the waypoints teach: WalkOCC's training without occupancy supervision (A.1, Table 4)."""
-        return cls(occupancy=0.0, depth=0.0, semantics=0.0, consistency=0.0)
+        return cls(occupancy=0.0, depth=0.0, semantics=0.0)
+
+    @property
+    def along_rays(self) -> tuple[str, ...]:
+        """Terms with a weight that need rays."""
+        return tuple(name for name in ALONG_RAYS if getattr(self, name) > 0)
 
 
 def class_weights(frequencies: Tensor, config: LossConfig) -> Tensor:
@@ -161,38 +170,38 @@ def walkocc_losses(
     """The terms that have a weight (not yet weighed), and their weighed sum under `total`.
 
     Each term is a mean over what its targets say of the batch; a sample without such targets, as images alone are for
-    all but `semantics` and `consistency`, changes neither its value nor its gradient.
+    all but `semantics` and those along rays, changes neither its value nor its gradient.
 
     Args:
         outputs: of `WalkOcc.forward`.
         targets: of `batches.collate`: `labels` uint8 [B, nz, ny, nx], `visible` bool alike, `depth` int64 [N, h, w]
             (range bin or -100), `semantics` int64 [N, h, w], `waypoints` float32 [B, T, 2] (NaN: none), and
-            `ray_pixels, ray_cells, ray_labels, ray_known` for the consistency term.
+            `ray_pixels, ray_cells, ray_labels, ray_known` for the terms along rays.
         label_weights: [256] weight by label, from `class_weights`.
         average: mean of a count over processes, so that several of them normalise alike.
 
     Raises:
-        ConfigurationError: the consistency term has a weight, but the targets have no rays.
+        ConfigurationError: a term along rays has a weight, but the targets have no rays.
     """
-    if config.consistency > 0 and "ray_pixels" not in targets:
-        raise ConfigurationError(["the consistency term needs rays, the batch has none"], where="walkocc_losses",
-                                 fix="Make items with rays > 0, or set the weight of consistency to 0")
+    if config.along_rays and "ray_pixels" not in targets:
+        raise ConfigurationError([f"{' and '.join(config.along_rays)} need rays, the batch has none"],
+                                 where="walkocc_losses", fix="Make items with rays > 0, or set these weights to 0")
 
     def occupancy() -> Tensor:
         labels = targets["labels"]
         weights = label_weights[labels.long()] * torch.where(targets["visible"], 1.0, config.hidden_weight)
         return focal_cross_entropy(outputs["occupancy"], labels, weights, config.focal_gamma, average)
 
-    def consistency() -> Tensor:
-        return consistency_loss(outputs["occupancy"], outputs["depth"], targets["ray_pixels"], targets["ray_cells"],
-                                targets["ray_labels"], targets["ray_known"], average)
+    def along(rays: Callable[..., Tensor]) -> Callable[[], Tensor]:
+        return lambda: rays(outputs["occupancy"], outputs["depth"], targets["ray_pixels"], targets["ray_cells"],
+                            targets["ray_labels"], targets["ray_known"], average)
 
     compute = {
         "occupancy": occupancy,
         "depth": lambda: masked_cross_entropy(outputs["depth"], targets["depth"], average),
         "semantics": lambda: masked_cross_entropy(outputs["semantics"], targets["semantics"], average),
         "trajectory": lambda: trajectory_loss(outputs["trajectory"].float(), targets["waypoints"], average),
-        "consistency": consistency,
+        **{name: along(term) for name, term in ALONG_RAYS.items()},
     }
     terms = {name: compute[name]() for name in TERMS if getattr(config, name) > 0}
     terms["total"] = torch.stack([getattr(config, name) * value for name, value in terms.items()]).sum()

@@ -26,7 +26,7 @@ from occ_perception.engines.manifest import sha256_of
 from occ_perception.errors import DatasetError, TrainingError
 from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
 from occ_perception.training import distributed
-from occ_perception.training.batches import AugmentationConfig, photometric
+from occ_perception.training.augmentation import AugmentationConfig, photometric
 from occ_perception.training.checkpoint import (
     differences,
     load_tensors,

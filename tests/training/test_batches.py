@@ -12,20 +12,14 @@ from hypothesis import strategies as st
 
 from occ_perception.calibration import Rig
 from occ_perception.datasets.sample import ImageSample, Sample
-from occ_perception.errors import ConfigurationError, DatasetError
+from occ_perception.errors import DatasetError
 from occ_perception.geometry import VoxelGridSpec, se3
 from occ_perception.geometry.range_image import range_image
 from occ_perception.geometry.ray_cells import ray_cells
 from occ_perception.networks.walkocc import WalkOccConfig
 from occ_perception.taxonomy import Sidewalk
-from occ_perception.training.batches import (
-    NO_AUGMENTATION,
-    AugmentationConfig,
-    bev_augmentation,
-    collate,
-    make_item,
-    photometric,
-)
+from occ_perception.training.augmentation import NO_AUGMENTATION, AugmentationConfig, bev_augmentation
+from occ_perception.training.batches import collate, make_item
 
 FLIP_ALWAYS = replace(NO_AUGMENTATION, flip=1.0)
 TURNED = replace(NO_AUGMENTATION, flip=0.5, rotation_rad=0.5, scale=0.2)
@@ -61,16 +55,6 @@ def test_flip_mirrors_image_table_labels_and_waypoints(small: WalkOccConfig, sam
     assert columns_apart.max() <= 1
     bins, flipped_bins = (item["bins"][0].reshape(nz, ny, nx) for item in (plain, flipped))
     assert np.array_equal(flipped_bins[seen], bins[:, ::-1][seen])
-
-
-def test_photometric_keeps_the_image_where_nothing_is_asked_and_changes_it_within_range() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
-    assert np.array_equal(photometric(image, NO_AUGMENTATION, np.random.default_rng(1)), image)
-    config = AugmentationConfig(flip=0, log_gain_low=0, log_gain_high=0, log_gamma=0, log_tint=0, noise=5)
-    noisy = photometric(image, config, np.random.default_rng(1)).astype(int)
-    assert 0 < np.abs(noisy - image).max() <= 5
-    dark = photometric(image, replace(config, log_gain_low=-5, noise=0), np.random.default_rng(1))
-    assert np.all(dark <= image)
 
 
 def test_equal_seeds_give_equal_items(small: WalkOccConfig, samples: Sequence[Sample]) -> None:
@@ -194,22 +178,6 @@ def test_waypoints_stay_at_what_they_were_at(small: WalkOccConfig, rig: Rig, see
     assert inside.any()
     found = item["labels"][4, cells[inside, 1], cells[inside, 0]]
     assert np.array_equal(found, np.flatnonzero(inside) + 1)
-
-
-def test_augmentation_turns_and_scales_as_far_as_configured_and_leaves_heights() -> None:
-    rng = np.random.default_rng(0)
-    config = replace(NO_AUGMENTATION, rotation_rad=0.2, scale=0.1, flip=0.5)
-    drawn = [bev_augmentation(config, rng) for _ in range(300)]
-    lengths = np.array([np.linalg.norm(A[:2, 0]) for A, _ in drawn])
-    turns = np.array([np.arctan2(A[1, 0], A[0, 0]) for A, _ in drawn])
-    assert 0.9 <= lengths.min() < 0.92 < 1.08 < lengths.max() <= 1.1
-    assert -0.2 <= turns.min() < -0.18 < 0.18 < turns.max() <= 0.2
-    for A, flip in drawn:
-        assert (np.linalg.det(A) < 0) == flip
-        assert np.array_equal(A[2:], np.eye(4)[2:])
-        assert np.array_equal(A[:2, 2:], np.zeros((2, 2)))
-    assert 0.4 < np.mean([flip for _, flip in drawn]) < 0.6
-    assert np.array_equal(bev_augmentation(NO_AUGMENTATION, rng)[0], np.eye(4))
 
 
 def wide(rig: Rig) -> Sample:
@@ -383,9 +351,3 @@ def test_voxels_of_another_taxonomy_are_refused_by_name(small: WalkOccConfig, sa
             make_item(labelled(foreign), small, NO_AUGMENTATION, np.random.default_rng(0))
     with pytest.raises(DatasetError, match=r"tiny\[0\]: .*taxonomy 'kitti', the network's of 'sidewalk14'.*Map"):
         make_item(replace(samples[0], taxonomy="kitti"), small, NO_AUGMENTATION, np.random.default_rng(0))
-
-
-def test_an_augmentation_lists_its_faults() -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        AugmentationConfig(flip=1.5, log_gain_low=0.1, lidar_dropout=-1.0, scale=1.0, rotation_rad=-0.1)
-    assert len(caught.value.faults) == 5

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from occ_perception.datasets.sample import ImageSample, Sample
 from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
-from occ_perception.training.batches import NO_AUGMENTATION, collate, make_item
+from occ_perception.training.augmentation import NO_AUGMENTATION
+from occ_perception.training.batches import collate, make_item
 from occ_perception.training.consistency import EPSILON, consistency_loss
 from occ_perception.training.losses import LossConfig, walkocc_losses
 

@@ -25,7 +25,7 @@ from occ_perception.datasets.sample import ImageSample, Sample
 from occ_perception.errors import DatasetError, OccPerceptionError, TrainingError
 from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
 from occ_perception.training import distributed
-from occ_perception.training.batches import NO_AUGMENTATION
+from occ_perception.training.augmentation import NO_AUGMENTATION
 from occ_perception.training.checkpoint import load_network
 from occ_perception.training.loop import TrainingConfig, WalkOccLoss, WalkOccTask, train_on
 from occ_perception.training.losses import LossConfig

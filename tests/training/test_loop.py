@@ -27,7 +27,8 @@ from occ_perception.errors import ConfigurationError, DatasetError, TrainingErro
 from occ_perception.geometry import VoxelGridSpec
 from occ_perception.networks.walkocc import WalkOccConfig
 from occ_perception.training import checkpoint, loop
-from occ_perception.training.batches import NO_AUGMENTATION, make_item
+from occ_perception.training.augmentation import NO_AUGMENTATION
+from occ_perception.training.batches import make_item
 from occ_perception.training.checkpoint import load_network, load_tensors, save_tensors
 from occ_perception.training.evaluate import OnGrid, evaluate, network_predictor
 from occ_perception.training.loop import (

@@ -14,7 +14,8 @@ from torch.nn import functional
 from occ_perception.datasets.sample import ImageSample, Sample
 from occ_perception.errors import ConfigurationError
 from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
-from occ_perception.training.batches import NO_AUGMENTATION, collate, make_item
+from occ_perception.training.augmentation import NO_AUGMENTATION
+from occ_perception.training.batches import collate, make_item
 from occ_perception.training.losses import (
     TERMS,
     LossConfig,
@@ -25,6 +26,7 @@ from occ_perception.training.losses import (
     walkocc_losses,
 )
 
+WITH_RAYS = LossConfig(consistency=1.0, free_space=1.0)
 WEIGHTS = class_weights(torch.tensor([0.9, *[0.1 / 13] * 13]), LossConfig())
 
 
@@ -124,9 +126,9 @@ def test_terms_without_weight_are_not_computed_and_absent() -> None:
     assert losses["total"].item() == pytest.approx(0.5 * config.trajectory)
 
 
-def test_consistency_without_rays_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="needs rays"):
-        walkocc_losses({}, {}, torch.ones(256), LossConfig(consistency=1.0))
+def test_terms_along_rays_without_rays_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="consistency and free_space need rays"):
+        walkocc_losses({}, {}, torch.ones(256), WITH_RAYS)
 
 
 def random_outputs(config: WalkOccConfig, entries: int) -> dict[str, Tensor]:
@@ -146,7 +148,7 @@ def test_images_alone_change_no_loss_and_no_gradient_but_those_of_the_image(
     def losses_of(batch: Sequence[ImageSample]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         items = [make_item(sample, small, NO_AUGMENTATION, np.random.default_rng(0), rays=20) for sample in batch]
         outputs = random_outputs(small, len(batch))
-        terms = walkocc_losses(outputs, collate(items)[1], WEIGHTS, LossConfig(consistency=1.0))
+        terms = walkocc_losses(outputs, collate(items)[1], WEIGHTS, WITH_RAYS)
         return terms, outputs
 
     paired, outputs = losses_of(samples[:2])
@@ -161,13 +163,14 @@ def test_images_alone_change_no_loss_and_no_gradient_but_those_of_the_image(
         assert gradient.abs().sum() > 0
         assert torch.equal(mixed_gradient[:2], gradient)
         assert not mixed_gradient[2:].any()
-    for term in ("semantics", "consistency"):
+    for term in ("semantics", *WITH_RAYS.along_rays):
         for values in mixed_outputs.values():
             values.grad = None
         mixed[term].backward(retain_graph=True)
         reached = mixed_outputs["semantics" if term == "semantics" else "occupancy"].grad
         assert reached is not None
-        assert (reached.flatten(1).abs().sum(1) > 0).all()
+        of_paired = term != "free_space"
+        assert (reached.flatten(1).abs().sum(1) > 0).tolist() == [of_paired] * 2 + [True] * len(image_samples)
 
 
 def test_a_batch_of_images_alone_trains_without_nan(
@@ -177,7 +180,7 @@ def test_a_batch_of_images_alone_trains_without_nan(
     network = WalkOcc(small)
     items = [make_item(sample, small, NO_AUGMENTATION, np.random.default_rng(0), rays=20) for sample in image_samples]
     inputs, targets = collate(items)
-    losses = walkocc_losses(network(**inputs), targets, WEIGHTS, LossConfig(consistency=1.0))
+    losses = walkocc_losses(network(**inputs), targets, WEIGHTS, WITH_RAYS)
     assert set(losses) == {*TERMS, "total"}
     assert [losses[name].item() for name in ("occupancy", "depth", "trajectory")] == [0.0, 0.0, 0.0]
     assert losses["semantics"].item() > 0
@@ -190,7 +193,7 @@ def test_several_processes_normalise_alike(small: WalkOccConfig, samples: Sequen
     items = [make_item(sample, small, NO_AUGMENTATION, np.random.default_rng(0), rays=20) for sample in samples]
     items[1]["labels"][4:] = 255
     items[2]["depth"][:, :4] = -100
-    config = LossConfig(consistency=1.0)
+    config = WITH_RAYS
     outputs = random_outputs(small, 4)
     whole = walkocc_losses(outputs, collate(items)[1], WEIGHTS, config)
     halves = [({name: value[part] for name, value in outputs.items()}, collate(items[part])[1])

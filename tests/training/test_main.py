@@ -34,14 +34,15 @@ def configs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_walkocc_takes_2d_only_splits_rays_and_a_trunk(tmp_path: Path, configs: list[Any]) -> None:
     status, said = invoke(
         "walkocc", tmp_path, tmp_path / "out", "--size", "small", "--steps", 9, "--images", "night=30",
-        "--images", "day=20", "--images-per-batch", 2, "--rays", 64, "--consistency", "0.5", "--schedule", "step",
-        "--trunk", tmp_path / "trunk.safetensors", "--calibration-samples", 200,
+        "--images", "day=20", "--images-per-batch", 2, "--rays", 64, "--consistency", "0.5", "--free-space", "0.25",
+        "--schedule", "step", "--trunk", tmp_path / "trunk.safetensors", "--calibration-samples", 200,
         "--validation-samples", 7, "--resume")
     assert (status, said) == (0, "")
     [(config, resume)] = configs
     assert isinstance(config, TrainingConfig)
     assert config.extra_images == {"night": 30, "day": 20}
-    assert (config.images_per_batch, config.rays, config.loss.consistency) == (2, 64, 0.5)
+    assert (config.images_per_batch, config.rays) == (2, 64)
+    assert (config.loss.consistency, config.loss.free_space) == (0.5, 0.25)
     assert (config.calibration_samples, config.validation_samples) == (200, 7)
     assert (config.schedule, config.trunk, resume) == ("step", tmp_path / "trunk.safetensors", True)
     assert config.network == WalkOccConfig.small()

@@ -19,7 +19,8 @@ from occ_perception.export.build import describe_graph
 from occ_perception.export.onnx import export_onnx
 from occ_perception.geometry import RangeBins
 from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
-from occ_perception.training.batches import NO_AUGMENTATION, collate, make_item
+from occ_perception.training.augmentation import NO_AUGMENTATION
+from occ_perception.training.batches import collate, make_item
 from occ_perception.training.checkpoint import load_network
 from occ_perception.training.loop import MODEL, TrainingConfig, train_on
 from occ_perception.training.runner import CHECKPOINT

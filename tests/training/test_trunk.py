@@ -18,7 +18,7 @@ from rich.console import Console
 from occ_perception.datasets.sample import ImageSample, Sample
 from occ_perception.errors import ConfigurationError, DatasetError, TrainingError
 from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
-from occ_perception.training.batches import NO_AUGMENTATION
+from occ_perception.training.augmentation import NO_AUGMENTATION
 from occ_perception.training.checkpoint import NETWORK, load_tensors, load_weights, part, save_tensors
 from occ_perception.training.loop import TrainingConfig, train_on
 from occ_perception.training.runner import CHECKPOINT, SUMMARY, Interrupted

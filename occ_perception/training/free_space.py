@@ -1,0 +1,53 @@
+"""Free space from images alone (beyond WalkOCC): what a pixel shows is not hidden behind something much nearer.
+
+The consistency loss says what stands along a ray, never that nothing does. Before cameras that are mounted otherwise
+than those of the paired samples, voxels that no label ever spoke of then fill up.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from occ_perception.taxonomy import FREE
+from occ_perception.training.consistency import in_columns
+from occ_perception.training.means import Average, mean_over, own
+
+
+def free_space_loss(
+    occupancy: Tensor,
+    depth: Tensor,
+    ray_pixels: Tensor,
+    ray_cells: Tensor,
+    ray_labels: Tensor,
+    ray_known: Tensor,
+    average: Average = own,
+) -> Tensor:
+    """The mean over range bins, weighed, of the cross entropy between their voxels and free space.
+
+    A bin weighs as much as it is likely that the pixel's range is twice as far, in bins. At half its range a ray to the
+    ground is still half the camera's height above it, so that no voxel of the ground is cleared by rays that graze it.
+
+    Depth gets no gradient: it says where space is free and does not learn from it. Only rays without a measured range
+    count; where there is one, there are labels of voxels as well.
+
+    Args:
+        occupancy, depth, ray_pixels, ray_cells, ray_labels, ray_known, average: as in `consistency.consistency_loss`.
+    """
+    bins = depth.shape[1]
+    nearer = (bins - 1) // 2  # of these bins the one that is twice as far exists
+    kind = torch.promote_types(occupancy.dtype, torch.float32)
+    cells = ray_cells.reshape(-1, bins)[:, :nearer].long()
+    columns, column, height = in_columns(occupancy, cells.clamp(min=0))
+    with torch.no_grad():
+        pixels = depth.permute(0, 2, 3, 1).flatten(0, 2)
+        probability = functional.embedding(ray_pixels.flatten(), pixels).to(kind).softmax(1)
+        at_least = probability.flip(1).cumsum(1).flip(1)
+        twice = at_least[:, 2 : 2 * nearer + 1 : 2]
+        alone = (ray_labels >= 0) & ~ray_known
+        counted = (cells >= 0) & alone.reshape(-1, 1)
+        ray, at = counted.nonzero(as_tuple=True)
+    voxels = columns[column[ray, at], :, height[ray, at]].to(kind)
+    entropy = functional.cross_entropy(voxels, torch.full_like(ray, FREE), reduction="none")
+    return mean_over((twice[ray, at] * entropy).sum(), counted, average)
