@@ -92,9 +92,9 @@ class LocalPool:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
+        self._near.close()  # what is half done is done again by the next run
         for process in (*self._idle, *(process for _, process in self._busy.values())):
             process.shutdown(wait=False, cancel_futures=True)
-        self._near.close()  # what is half done is done again by the next run
         self._far.close()
 
     def _process(self) -> ProcessPoolExecutor:

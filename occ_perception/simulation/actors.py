@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from occ_perception.simulation.objects import IRON, Colour, Triple, choose, jitter, part
-from occ_perception.simulation.scene import Array, Solid, Texture
+from occ_perception.simulation.solids import Array, Solid, Texture
 from occ_perception.taxonomy import Sidewalk
 
 CLOTHES: tuple[Colour, ...] = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from occ_perception.simulation.robot import FOOTPRINT_M, Path, distances
-from occ_perception.simulation.scene import Array
+from occ_perception.simulation.solids import Array
 
 STEP_S = 0.1
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from occ_perception.simulation import objects
+from occ_perception.simulation.ground import Ground
 from occ_perception.simulation.layout import KERB_M, Street
 from occ_perception.simulation.objects import Colour
-from occ_perception.simulation.scene import Array, Ground, Solid, Texture, pose
+from occ_perception.simulation.solids import Array, Solid, Texture, pose
 
 
 @dataclass(eq=False)

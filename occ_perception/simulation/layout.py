@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from occ_perception.simulation.scene import Array, District, Ground, Texture
+from occ_perception.simulation.ground import Ground
+from occ_perception.simulation.scene import District
+from occ_perception.simulation.solids import Array, Texture
 from occ_perception.taxonomy import Sidewalk
 
 GUTTER_M, KERB_M, KERB_FACE_M = 0.35, 0.15, 0.02

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from occ_perception.errors import ConfigurationError
 from occ_perception.geometry.lens import jit
-from occ_perception.simulation.scene import Texture
+from occ_perception.simulation.solids import Texture
 from occ_perception.simulation.surfaces import Instant
 from occ_perception.types import PointCloud
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from occ_perception.simulation.scene import Array, Kind, Solid, Texture, pose
+from occ_perception.simulation.solids import Array, Kind, Solid, Texture, pose
 from occ_perception.taxonomy import Sidewalk
 
 Colour = tuple[float, float, float]

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from occ_perception.simulation.scene import Array, Solid, World
+from occ_perception.simulation.scene import World
+from occ_perception.simulation.solids import Array, Solid
 from occ_perception.taxonomy import SIDEWALK, Sidewalk
 
 

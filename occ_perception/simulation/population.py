@@ -11,7 +11,7 @@ from occ_perception.simulation.actors import Shape
 from occ_perception.simulation.crowd import Stop, Walkers, run_lane
 from occ_perception.simulation.furnish import Site
 from occ_perception.simulation.layout import GUTTER_M, KERB_M, SideStreet
-from occ_perception.simulation.scene import Array
+from occ_perception.simulation.solids import Array
 
 PARKED_INSET_M = 1.1
 _WALKERS_PER_M = {"touristy": 0.15, "residential": 0.07, "commercial": 0.11}

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
+from occ_perception.simulation.ground import Ground
 from occ_perception.simulation.layout import Street
-from occ_perception.simulation.scene import Array, Embodiment, Ground, Motion, RobotTrack, Solid
+from occ_perception.simulation.scene import Embodiment, Motion, RobotTrack
+from occ_perception.simulation.solids import Array, Solid
 
 FOOTPRINT_M = 0.4
 CLEARANCE_M = 0.5

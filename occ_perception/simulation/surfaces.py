@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from occ_perception.simulation.scene import Actor, Ground, Solid, World
+from occ_perception.simulation.ground import Ground
+from occ_perception.simulation.scene import Actor, World
 from occ_perception.simulation.shading import rays_meet_spheres, transformed
+from occ_perception.simulation.solids import Solid
 
 KINDS = {"ground": 0, "box": 1, "cylinder": 2, "ellipsoid": 3}
 NO_HIT = -1

@@ -14,7 +14,8 @@ from occ_perception.geometry.raycast import visible_cells
 from occ_perception.geometry.tables import coverage
 from occ_perception.simulation import voxels
 from occ_perception.simulation.lidar import LidarModel
-from occ_perception.simulation.scene import Actor, Solid, World
+from occ_perception.simulation.scene import Actor, World
+from occ_perception.simulation.solids import Solid
 from occ_perception.simulation.surfaces import KINDS
 from occ_perception.taxonomy import FREE, UNKNOWN, Sidewalk
 from occ_perception.types import FlowField, TrackedInstance, Trajectory, VoxelGrid

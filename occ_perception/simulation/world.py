@@ -8,20 +8,11 @@ from scipy.ndimage import gaussian_filter1d
 from occ_perception.simulation import crowd, population, robot
 from occ_perception.simulation.actors import Shape
 from occ_perception.simulation.furnish import Site, furnish
+from occ_perception.simulation.ground import Ground
 from occ_perception.simulation.layout import Street, build_ground, plan_street
 from occ_perception.simulation.objects import placed
-from occ_perception.simulation.scene import (
-    DISTRICTS,
-    EMBODIMENTS,
-    Actor,
-    Array,
-    District,
-    Embodiment,
-    Ground,
-    Lighting,
-    Motion,
-    World,
-)
+from occ_perception.simulation.scene import DISTRICTS, EMBODIMENTS, Actor, District, Embodiment, Lighting, Motion, World
+from occ_perception.simulation.solids import Array
 
 SIGHT_M = 40.0
 """Actors that never come nearer to the robot than this are left out."""

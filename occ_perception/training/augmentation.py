@@ -102,15 +102,21 @@ def photometric(
     return np.asarray(cv2.subtract(bright, np.maximum(-noise, 0).view(np.uint8)), np.uint8)
 
 
-def worn_scan(points_m: NDArray[np.float32], T_base_lidar: NDArray[np.float64], config: AugmentationConfig,
+def worn_scan(points_m: NDArray[np.float32], T_base_lidar: NDArray[np.float64] | None, config: AugmentationConfig,
               rng: np.random.Generator) -> NDArray[np.float32]:
-    """A scan [P, 3] in the base frame as a LiDAR with fewer points and rings sees it that is not where it should be.
+    """A scan as a LiDAR with fewer points and rings sees it that is not where it should be.
 
     Of rows, the lowest of which lies anywhere up to `lidar_lowest_rad`, each second, third, ... is kept.
+
+    Args:
+        points_m: [P, 3] in the base frame; points that are not finite are left out.
+        T_base_lidar: [4, 4] of the LiDAR. None: the points are of several, or of an unknown one. They are not thinned
+            row by row then, and the wrong extrinsics are those of all as one, about the base.
     """
     if rng.random() < config.lidar_dropout:
         return points_m[:0]
-    if rng.random() < config.lidar_rows:
+    points_m = points_m[np.isfinite(points_m).all(1)]
+    if T_base_lidar is not None and rng.random() < config.lidar_rows:
         points_m = points_m[_in_rows(points_m, T_base_lidar, config, rng)]
     else:
         points_m = points_m[rng.random(len(points_m)) < rng.uniform(config.lidar_thinning, 1.0)]
@@ -118,7 +124,9 @@ def worn_scan(points_m: NDArray[np.float32], T_base_lidar: NDArray[np.float64], 
         return points_m
     roll, pitch, yaw = rng.normal(0.0, config.lidar_turn_rad, 3)
     wrong = se3.from_euler(roll, pitch, yaw, rng.normal(0.0, config.lidar_shift_m, 3))
-    return se3.apply(T_base_lidar @ wrong @ se3.invert(T_base_lidar), points_m).astype(np.float32)
+    if T_base_lidar is not None:
+        wrong = T_base_lidar @ wrong @ se3.invert(T_base_lidar)
+    return se3.apply(wrong, points_m).astype(np.float32)
 
 
 def _in_rows(points_m: NDArray[np.float32], T_base_lidar: NDArray[np.float64], config: AugmentationConfig,

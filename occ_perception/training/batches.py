@@ -89,7 +89,7 @@ def draw_rays(
     count: int, rng: np.random.Generator, *, T_grid_base: NDArray[np.float64], image_affine: NDArray[np.float64],
     augmentation: NDArray[np.float64],
 ) -> Item:
-    """Rays of one image for the 2D-3D consistency loss (WalkOCC, Eqs. 3 to 5), drawn without replacement.
+    """Rays of one image for the losses along rays (WalkOCC, Eqs. 3 to 5; free space), drawn without replacement.
 
     A class of n pixels is drawn with weight sqrt(n): the paper takes every pixel, which are mostly ground and walls.
     A pixel can count if it shows a voxel class, so neither background nor occlusion, and if what it shows lies in the
@@ -146,7 +146,7 @@ def make_item(
 
     Args:
         sample: a paired sample, or images alone: without voxels, ranges and waypoints its targets for them are empty.
-        rays: rays per image for the 2D-3D consistency loss; 0: none.
+        rays: rays per image for the losses along rays; 0: none.
         use_lidar: False leaves the range image empty (only of a network that takes one).
         hits: cameras that a lift sample may read at most.
 
@@ -189,7 +189,7 @@ def make_item(
     }
     if network.lidar:
         scan = paired.points_m if paired is not None and use_lidar else None
-        lidar = sample.rig.lidars[0].T_base_lidar if sample.rig.lidars else np.eye(4)
+        lidar = sample.rig.lidars[0].T_base_lidar if len(sample.rig.lidars) == 1 else None
         points_m = np.zeros((0, 3), np.float32) if scan is None else worn_scan(scan, lidar, augmentation, rng)
         item["ranges"] = range_image(points_m, mounted, network.feature_size, input_size=network.image_size,
                                      image_affine=affines)

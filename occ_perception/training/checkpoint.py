@@ -97,6 +97,13 @@ def differences(theirs: Any, mine: Any, name: str = "") -> list[str]:
     return [] if theirs == mine else [f"{name} {_plain(theirs)}, not {_plain(mine)}"]
 
 
+def with_defaults(stored: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored configuration with today's defaults for the fields, also of its sections, that it is older than."""
+    sections = {key: with_defaults(stored[key], value) for key, value in defaults.items()
+                if isinstance(value, Mapping) and isinstance(stored.get(key), Mapping)}
+    return {**defaults, **stored, **sections}
+
+
 def _plain(value: Any) -> str:
     return "absent" if value is None else value if isinstance(value, str) else json.dumps(value)
 

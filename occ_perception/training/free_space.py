@@ -26,11 +26,13 @@ def free_space_loss(
 ) -> Tensor:
     """The mean over range bins, weighed, of the cross entropy between their voxels and free space.
 
-    A bin weighs as much as it is likely that the pixel's range is twice as far, in bins. At half its range a ray to the
-    ground is still half the camera's height above it, so that no voxel of the ground is cleared by rays that graze it.
+    A bin weighs as much as it is likely that the pixel's range is twice as far, in bins. At half its range a ray to
+    level ground is still half the camera's height above it: rays that graze the ground do not clear its voxels if the
+    camera is at least two cells above it. A kerb before a camera as low as a quadruped's is at the edge of that.
 
-    Depth gets no gradient: it says where space is free and does not learn from it. Only rays without a measured range
-    count; where there is one, there are labels of voxels as well.
+    Depth gets no gradient: it says where space is free and does not learn from it. Where it takes something for more
+    than twice as far as it is, that is cleared too. Only rays without a measured range count: those of images alone,
+    and of samples whose ranges were not kept.
 
     Args:
         occupancy, depth, ray_pixels, ray_cells, ray_labels, ray_known, average: as in `consistency.consistency_loss`.

@@ -107,6 +107,8 @@ class TrainingConfig(RunConfig):
             faults.append("extra_images are named, but images_per_batch is 0: no step would take any")
         if self.loss.along_rays and self.rays == 0:
             faults.append(f"{' and '.join(self.loss.along_rays)} need rays, but rays is 0")
+        if self.loss.free_space > 0 and not self.extra_images:
+            faults.append("the loss of free space has a weight, but no extra_images are named for it to learn from")
         if self.trunk is not None and self.start is not None:
             faults.append("trunk and start are both named, but a training starts from one of them")
         return faults

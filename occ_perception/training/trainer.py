@@ -18,7 +18,15 @@ from torch import Tensor, nn
 
 from occ_perception.errors import TrainingError
 from occ_perception.training import distributed
-from occ_perception.training.checkpoint import NETWORK, differences, load_tensors, load_weights, part, save_tensors
+from occ_perception.training.checkpoint import (
+    NETWORK,
+    differences,
+    load_tensors,
+    load_weights,
+    part,
+    save_tensors,
+    with_defaults,
+)
 from occ_perception.training.config import RunConfig
 from occ_perception.training.precision import bfloat16_products
 from occ_perception.training.schedule import learning_rate_factor
@@ -178,8 +186,10 @@ class Trainer:
     def _require_same_training(self, header: Mapping[str, Any], path: Path) -> None:
         if "training" not in header:
             raise TrainingError("is no checkpoint of a training", where=str(path), fix=START_ANEW)
+        defaults = type(self.config)(data=self.config.data, output=self.config.output, steps=1).to_dict()
         mine, theirs = ({key: value for key, value in settings.items() if key not in self.config.FREE}
-                        for settings in (json.loads(json.dumps(self.config.to_dict())), header["training"]))
+                        for settings in (json.loads(json.dumps(self.config.to_dict())),
+                                         with_defaults(header["training"], json.loads(json.dumps(defaults)))))
         if different := differences(theirs, mine):
             raise TrainingError(f"was written with another configuration: {'; '.join(different)}", where=str(path),
                                 fix=START_ANEW)

@@ -11,17 +11,9 @@ import pytest
 from occ_perception.calibration import Rig, load_rig
 from occ_perception.calibration.rig import rig_from_dict
 from occ_perception.geometry import se3
-from occ_perception.simulation.scene import (
-    Actor,
-    Ground,
-    Lighting,
-    Motion,
-    RobotTrack,
-    Solid,
-    Texture,
-    World,
-    pose,
-)
+from occ_perception.simulation.ground import Ground
+from occ_perception.simulation.scene import Actor, Lighting, Motion, RobotTrack, World
+from occ_perception.simulation.solids import Solid, Texture, pose
 from occ_perception.simulation.world import make_world
 from occ_perception.taxonomy import Sidewalk
 

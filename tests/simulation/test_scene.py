@@ -1,85 +1,13 @@
-"""Primitives and their meshes are the same surface; actors and tracks are exact about where they are."""
+"""Actors and tracks are exact about where they are."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from occ_perception.errors import ShapeError
-from occ_perception.simulation.scene import Actor, Ground, Kind, Motion, RobotTrack, Solid, Texture, pose
+from occ_perception.simulation.scene import Actor, Motion, RobotTrack
+from occ_perception.simulation.solids import Solid, Texture, pose
 from occ_perception.taxonomy import Sidewalk
-
-TRIANGLES: dict[Kind, int] = {"box": 12, "cylinder": 44, "ellipsoid": 80}
-
-
-def solid(kind: Kind, size: tuple[float, float, float]) -> Solid:
-    return Solid(kind, size, np.eye(4), int(Sidewalk.OBSTACLE), (0.5, 0.5, 0.5))
-
-
-@pytest.mark.parametrize("kind", TRIANGLES)
-def test_mesh_is_closed_wound_outwards_and_lies_on_the_analytic_surface(kind: Kind) -> None:
-    primitive = solid(kind, (1.2, 0.7, 2.0))
-    vertices, triangles = primitive.mesh()
-    assert len(triangles) == TRIANGLES[kind]
-    edges = np.sort(triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
-    assert (np.unique(edges, axis=0, return_counts=True)[1] == 2).all()
-    a, b, c = (vertices[triangles[:, k]] for k in range(3))
-    volume = np.einsum("nk,nk->n", a, np.cross(b, c)).sum() / 6.0
-    exact = 1.2 * 0.7 * 2.0 * {"box": 1.0, "cylinder": np.pi / 4, "ellipsoid": np.pi / 6}[kind]
-    assert 0.85 * exact < volume <= exact * (1 + 1e-9)
-    np.testing.assert_allclose(primitive.signed_distance_m(vertices), 0.0, atol=1e-9)
-
-
-def test_signed_distance_of_box_and_round_cylinder_is_exact() -> None:
-    box = solid("box", (2.0, 4.0, 6.0))
-    np.testing.assert_allclose(box.signed_distance_m([[0, 0, 0], [4, 6, 0], [0.5, 0, 0]]), [-1.0, 5.0, -0.5])
-    cylinder = solid("cylinder", (2.0, 2.0, 4.0))
-    np.testing.assert_allclose(cylinder.signed_distance_m([[3, 4, 0], [4, 0, 6], [0, 0, 1.9]]), [4.0, 5.0, -0.1])
-
-
-def test_ellipsoid_separates_inside_from_outside() -> None:
-    ellipsoid = solid("ellipsoid", (2.0, 1.0, 4.0))
-    p = np.random.default_rng(0).uniform(-2.5, 2.5, (500, 3))
-    inside = (p**2 / np.array([1.0, 0.25, 4.0])).sum(1) < 1
-    assert ((ellipsoid.signed_distance_m(p) < 0) == inside).all()
-    assert ellipsoid.signed_distance_m(np.zeros((1, 3)))[0] < 0
-
-
-def test_solid_refuses_sizes_that_are_not_positive() -> None:
-    with pytest.raises(ShapeError, match="positive sizes"):
-        solid("box", (1.0, 0.0, 1.0))
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10_000))
-def test_ground_heights_and_labels_are_those_of_the_triangle_above_the_point(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    s, d = np.cumsum(rng.uniform(0.05, 2.0, 6)), np.cumsum(rng.uniform(0.02, 2.0, 5))
-    ground = Ground(s, d, rng.normal(0, 0.5, 6), rng.normal(0, 0.3, (6, 5)),
-                    rng.integers(1, 14, (5, 4)).astype(np.uint8), np.zeros((5, 4, 3), np.float32),
-                    np.zeros((5, 4), np.uint8))
-    mesh = ground.mesh()
-    xy = ground.to_world(np.column_stack([rng.uniform(s[0], s[-1], 20), rng.uniform(d[0], d[-1], 20)]))
-    a, b, c = (mesh.vertices[mesh.triangles[:, k]] for k in range(3))
-    for point, z, label in zip(xy, ground.height_m(xy), ground.label(xy), strict=True):
-        def cross(p: np.ndarray, q: np.ndarray, at: np.ndarray = point) -> np.ndarray:
-            return (q[:, 0] - p[:, 0]) * (at[1] - p[:, 1]) - (q[:, 1] - p[:, 1]) * (at[0] - p[:, 0])
-        weights = np.stack([cross(b, c), cross(c, a), cross(a, b)], 1)
-        area = weights.sum(1)
-        assert (area > 0).all()  # every triangle faces up
-        hit = int((weights.min(1) / area).argmax())
-        assert weights[hit].min() / area[hit] > -1e-9
-        expected = weights[hit] / area[hit] @ np.array([a[hit, 2], b[hit, 2], c[hit, 2]])
-        assert z == pytest.approx(expected, abs=1e-9)
-        assert label == mesh.labels[hit]
-
-
-def test_ground_refuses_arrays_that_do_not_fit() -> None:
-    with pytest.raises(ShapeError, match="grid lines"):
-        Ground(np.arange(3.0), np.arange(3.0), np.zeros(3), np.zeros((2, 3)), np.zeros((2, 2), np.uint8),
-               np.zeros((2, 2, 3), np.float32), np.zeros((2, 2), np.uint8))
 
 
 def track() -> RobotTrack:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from occ_perception.simulation.scene import Actor, Solid, World, pose
+from occ_perception.simulation.scene import Actor, World
 from occ_perception.simulation.shading import rays_meet_spheres
+from occ_perception.simulation.solids import Solid, pose
 from occ_perception.simulation.surfaces import WorldCaster
 from occ_perception.taxonomy import Sidewalk
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from occ_perception.calibration import Rig
 from occ_perception.geometry import SIDEWALK_GRID, VoxelGridSpec
 from occ_perception.simulation.lidar import LidarModel
-from occ_perception.simulation.scene import Actor, Motion, Solid, World, pose
+from occ_perception.simulation.scene import Actor, Motion, World
+from occ_perception.simulation.solids import Solid, pose
 from occ_perception.simulation.truth import Truth, TruthMaker
 from occ_perception.taxonomy import UNKNOWN, Sidewalk
 

@@ -13,7 +13,8 @@ import pytest
 from occ_perception.simulation.crowd import Stop, run_lane
 from occ_perception.simulation.layout import GUTTER_M, KERB_M, Street, build_ground, plan_street
 from occ_perception.simulation.picture import top_down
-from occ_perception.simulation.scene import DISTRICTS, EMBODIMENTS, Array, District, Solid, World
+from occ_perception.simulation.scene import DISTRICTS, EMBODIMENTS, District, World
+from occ_perception.simulation.solids import Array, Solid
 from occ_perception.simulation.world import make_world
 from occ_perception.taxonomy import SIDEWALK, Sidewalk
 

@@ -93,10 +93,22 @@ def test_a_scan_is_moved_as_one_about_its_lidar() -> None:
     assert np.std(shifts, axis=0) == pytest.approx([0.02] * 3, rel=0.2)
 
 
+def test_scans_of_several_lidars_have_no_rows_and_move_about_the_base() -> None:
+    rng = np.random.default_rng(0)
+    rows = replace(NO_AUGMENTATION, lidar_rows=1.0, lidar_row_step=6)
+    assert np.array_equal(worn_scan(scan(), None, rows, rng), scan())
+    turned = worn_scan(scan(), None, replace(NO_AUGMENTATION, lidar_turn_rad=0.1), rng)
+    assert np.linalg.norm(turned, axis=1) == pytest.approx(np.linalg.norm(scan(), axis=1), abs=1e-4)
+    assert np.abs(turned - scan()).max() > 0.1
+
+
 def test_nothing_asked_leaves_a_scan_as_it_is_and_one_that_dropped_out_is_empty() -> None:
     rng = np.random.default_rng(0)
     assert np.array_equal(worn_scan(scan(), LIDAR, NO_AUGMENTATION, rng), scan())
     assert worn_scan(scan(), LIDAR, replace(NO_AUGMENTATION, lidar_dropout=1.0), rng).shape == (0, 3)
+    broken = np.vstack([scan(), np.float32([[np.nan, 0, 0], [0, np.inf, 0]])])
+    rows = replace(NO_AUGMENTATION, lidar_rows=1.0, lidar_row_step=1, lidar_lowest_rad=-math.pi / 2)
+    assert np.array_equal(worn_scan(broken, LIDAR, rows, rng), scan())
     assert worn_scan(scan()[:0], LIDAR, AugmentationConfig(lidar_dropout=0.0, lidar_rows=1.0), rng).shape == (0, 3)
 
 

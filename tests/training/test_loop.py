@@ -186,6 +186,21 @@ def test_resuming_another_training_is_refused(config: TrainingConfig, samples: S
         train_on(replace(config, seed=9), samples, samples, resume=True, console=QUIET)
 
 
+def test_a_checkpoint_that_is_older_than_a_field_is_gone_on_with_while_the_field_has_its_default(
+    config: TrainingConfig, samples: Sequence[Sample]
+) -> None:
+    train_on(config, samples, samples[:1], console=QUIET)
+    path = config.output / CHECKPOINT
+    tensors, header = load_tensors(path)
+    del header["training"]["loss"]["free_space"], header["training"]["seed"]
+    save_tensors(path, tensors, header)
+    more = replace(config, steps=7)
+    assert train_on(more, samples, samples[:1], resume=True, console=QUIET)["steps"] == 7
+    save_tensors(path, tensors, header)
+    with pytest.raises(TrainingError, match="another configuration: seed 0, not 9"):
+        train_on(replace(more, seed=9), samples, samples[:1], resume=True, console=QUIET)
+
+
 def test_resuming_on_other_data_is_refused_with_what_differs(
     config: TrainingConfig, samples: Sequence[Sample]
 ) -> None:
@@ -235,6 +250,8 @@ def test_configuration_lists_its_faults(tmp_path: Path) -> None:
                        loss=LossConfig(consistency=1.0), loaders=0)  # type: ignore[arg-type]
     assert [fault.split()[0] for fault in caught.value.faults] == [
         "loaders", "schedule", "rays", "extra_images", "extra_images"]
+    with pytest.raises(ConfigurationError, match="no extra_images are named"):
+        TrainingConfig(data=tmp_path, output=tmp_path, steps=1, rays=9, loss=LossConfig(free_space=1.0))
 
 
 def test_hybrid_batches_hold_paired_samples_first_and_depend_on_seed_and_step_alone(
