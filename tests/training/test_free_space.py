@@ -14,10 +14,10 @@ from occ_perception.datasets.sample import ImageSample, Sample
 from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
 from occ_perception.training.augmentation import NO_AUGMENTATION
 from occ_perception.training.batches import collate, make_item
-from occ_perception.training.free_space import free_space_loss
+from occ_perception.training.free_space import SURE, free_space_loss
 from occ_perception.training.losses import LossConfig, walkocc_losses
 
-RANGES = (0.1, 0.2, 0.3, 0.25, 0.15)
+RANGES = (0.02, 0.04, 0.3, 0.24, 0.4)
 """How likely each range bin of the one pixel is."""
 
 
@@ -41,7 +41,7 @@ def random_scene(bins: int, kind: torch.dtype = torch.float64) -> dict[str, Tens
     labels[0, :3] = -100
     return {
         "occupancy": torch.randn(2, 4, 2, 3, 4, generator=generator, dtype=kind),
-        "depth": torch.randn(3, bins, 2, 3, generator=generator, dtype=kind),
+        "depth": 3 * torch.randn(3, bins, 2, 3, generator=generator, dtype=kind),
         "ray_pixels": torch.randint(0, 18, (3, 8), generator=generator), "ray_cells": cells, "ray_labels": labels,
         "ray_known": torch.rand(3, 8, generator=generator) < 0.5,
     }
@@ -57,16 +57,18 @@ def reference(occupancy: Tensor, depth: Tensor, ray_pixels: Tensor, ray_cells: T
                                           ray_known.flatten(), strict=True):
         D = pixels[pixel].softmax(0)
         for d, cell in enumerate(cells):
-            if 2 * (d + 1) < len(D) and cell >= 0 and label >= 0 and not known:
-                losses.append(D[2 * (d + 1):].sum() * -voxels[cell].log_softmax(0)[0])
+            if cell >= 0 and label >= 0 and not known and D[2 * (d + 1):].sum() > SURE:
+                losses.append(-voxels[cell].log_softmax(0)[0])
     return torch.stack(losses).mean()
 
 
 def test_a_ray_has_the_value_worked_out_by_hand() -> None:
-    # The first voxel weighs as the range lies in the third bin or beyond, the second as it lies in the fifth.
+    # The range surely lies in the third bin or beyond, but not in the fifth: the first voxel alone is cleared.
     first, second = math.log(math.exp(2) + 2) - 2, math.log(2 + math.e)
-    expected = (0.7 * first + 0.15 * second) / 2
-    assert free_space_loss(**scene()).item() == pytest.approx(expected, rel=1e-5)
+    assert free_space_loss(**scene()).item() == pytest.approx(first, rel=1e-5)
+    surer = scene()
+    surer["depth"][0, 4] = 5.0
+    assert free_space_loss(**surer).item() == pytest.approx((first + second) / 2, rel=1e-5)
 
 
 @pytest.mark.parametrize("bins", [3, 6, 7])
@@ -87,6 +89,7 @@ def test_value_and_gradients_are_those_of_the_formula(bins: int, layout: torch.m
 
 def test_voxels_from_half_the_range_on_and_off_the_ray_get_no_gradient() -> None:
     given = scene()
+    given["depth"][0, 4] = 5.0
     given["occupancy"].requires_grad_()
     free_space_loss(**given).backward()
     assert (given["occupancy"].grad[0, :, 0, 0].abs().sum(0) > 0).tolist() == [True, True, *[False] * 4]
@@ -123,6 +126,9 @@ def test_images_alone_clear_what_stands_before_what_they_show(
         inputs, targets = collate([make_item(sample, small, NO_AUGMENTATION, np.random.default_rng(0), rays=60)])
         return walkocc_losses(network(**inputs), targets, torch.ones(256), only)["total"]
 
+    assert loss_of(image_samples[0]).item() == 0.0, "an untrained network is not sure of any range"
+    with torch.no_grad():
+        network.depth.bias[-1] = 20.0  # now it is, and takes all to be far
     assert loss_of(samples[0]).item() == 0.0, "paired samples have labels of voxels"
     first = loss_of(image_samples[0]).item()
     for _ in range(30):
