@@ -14,7 +14,9 @@ from rich.markup import escape
 
 from occ_perception.errors import ConfigurationError, OccPerceptionError, TrainingError
 from occ_perception.networks.walkocc import WalkOccConfig
+from occ_perception.training.augmentation import WORN_SCANS, AugmentationConfig
 from occ_perception.training.distributed import process_count, process_group, rank
+from occ_perception.training.free_space import WEIGHT
 from occ_perception.training.loop import TrainingConfig, train
 from occ_perception.training.losses import LossConfig
 from occ_perception.training.runner import CHECKPOINT, Interrupted
@@ -68,9 +70,11 @@ def walkocc(
         int, typer.Option(help="2D-only samples added to each step")] = TrainingConfig.images_per_batch,
     rays: Annotated[int, typer.Option(help="rays per image for the two losses along rays")] = TrainingConfig.rays,
     consistency: Annotated[float, typer.Option(help="weight of the 2D-3D consistency loss")] = LossConfig.consistency,
-    free_space: Annotated[float, typer.Option(
-        help="weight of the loss by which 2D-only images clear what stands before what they show")
-    ] = LossConfig.free_space,
+    clear: Annotated[list[str] | None, typer.Option(
+        help="of the --images those of other mounts by day, which clear the space before what they show; repeatable")
+    ] = None,
+    worn_scans: Annotated[bool, typer.Option(
+        "--worn-scans", help="imitate LiDARs with few rings and wrong extrinsics")] = False,
     trunk: Annotated[Path | None, typer.Option(help="trunk.safetensors to start from")] = None,
     start: Annotated[Path | None, typer.Option(
         help="folder of an exported model to start from as a whole, such as models/walkocc_lite")] = None,
@@ -94,7 +98,9 @@ def walkocc(
             data=data, output=output, train_split=split, validation_split=validation_split, network=_network(size),
             steps=steps, max_minutes=max_minutes, batch_size=batch_size, extra_images=_counts(images or []),
             images_per_batch=images_per_batch, rays=rays,
-            loss=LossConfig(consistency=consistency, free_space=free_space), trunk=trunk, start=start,
+            clearing=tuple(clear or ()),
+            loss=LossConfig(consistency=consistency, free_space=WEIGHT if clear else 0.0),
+            augmentation=WORN_SCANS if worn_scans else AugmentationConfig(), trunk=trunk, start=start,
             learning_rate=learning_rate,
             schedule=cast(Schedule, schedule), seed=seed, device=device,
             threads=threads, loaders=loaders, bfloat16=bfloat16, validate_every=validate_every,

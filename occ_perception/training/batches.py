@@ -140,13 +140,14 @@ def draw_rays(
 
 def make_item(
     sample: ImageSample, network: WalkOccConfig, augmentation: AugmentationConfig, rng: np.random.Generator, *,
-    rays: int = 0, use_lidar: bool = True, hits: int = 1,
+    rays: int = 0, clears: bool = False, use_lidar: bool = True, hits: int = 1,
 ) -> Item:
     """One sample as the network's inputs and targets, without the batch axis (see `collate`).
 
     Args:
         sample: a paired sample, or images alone: without voxels, ranges and waypoints its targets for them are empty.
         rays: rays per image for the losses along rays; 0: none.
+        clears: whether they clear the space before what they show (`free_space`).
         use_lidar: False leaves the range image empty (only of a network that takes one).
         hits: cameras that a lift sample may read at most.
 
@@ -195,6 +196,7 @@ def make_item(
                                      image_affine=affines)
     if rays > 0:
         item |= {key: np.stack([part[key] for part in drawn]) for key in drawn[0]}
+        item["ray_clears"] = (item["ray_labels"] != IGNORED) & clears
         item["ray_pixels"] += math.prod(network.feature_size) * np.arange(len(cameras))[:, None]
     return item
 
@@ -282,5 +284,6 @@ def collate(items: Sequence[Item]) -> tuple[dict[str, Tensor], dict[str, Tensor]
                  for entry, item in enumerate(items)]
         seen = [item["ray_pixels"] + offset for item, offset in zip(items, first, strict=True)]
         targets |= {"ray_pixels": torch.from_numpy(np.concatenate(seen)), "ray_labels": join("ray_labels"),
-                    "ray_cells": torch.from_numpy(np.concatenate(cells)), "ray_known": join("ray_known")}
+                    "ray_cells": torch.from_numpy(np.concatenate(cells)), "ray_known": join("ray_known"),
+                    "ray_clears": join("ray_clears")}
     return inputs, targets

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -71,6 +71,8 @@ class TrainingConfig(RunConfig):
         validation_split: name of the split that is looked at during training and calibrated on.
         network: sizes of the network.
         extra_images: samples taken, evenly spread, from each of these 2D-only splits (hybrid training, section 3.2).
+        clearing: those of these splits whose images clear the space before what they show (`free_space`): images by day
+            of cameras that are mounted otherwise than those of the paired samples.
         images_per_batch: 2D-only samples added to the `batch_size` paired ones in each step.
         rays: rays drawn per image for the losses along rays (2D-3D consistency, free space); 0: none.
         trunk: pretrained backbone and neck to start from (`training.trunk`), or None.
@@ -84,6 +86,7 @@ class TrainingConfig(RunConfig):
     validation_split: str = "val"
     network: WalkOccConfig = field(default_factory=WalkOccConfig.lite)
     extra_images: Mapping[str, int] = field(default_factory=dict)
+    clearing: tuple[str, ...] = ()
     images_per_batch: int = 0
     rays: int = 0
     trunk: Path | None = None
@@ -107,8 +110,10 @@ class TrainingConfig(RunConfig):
             faults.append("extra_images are named, but images_per_batch is 0: no step would take any")
         if self.loss.along_rays and self.rays == 0:
             faults.append(f"{' and '.join(self.loss.along_rays)} need rays, but rays is 0")
-        if self.loss.free_space > 0 and not self.extra_images:
-            faults.append("the loss of free space has a weight, but no extra_images are named for it to learn from")
+        faults += [f"clearing names {split}, which is not among extra_images"
+                   for split in self.clearing if split not in self.extra_images]
+        if (self.loss.free_space > 0) != bool(self.clearing):
+            faults.append("the loss of free space needs a weight and clearing, only one of them is given")
         if self.trunk is not None and self.start is not None:
             faults.append("trunk and start are both named, but a training starts from one of them")
         return faults
@@ -150,15 +155,19 @@ class Picked:
         if short := [f"{name} has {len(samples)} samples, {count} are asked for"
                      for name, (samples, count) in parts.items() if count > len(samples)]:
             raise ConfigurationError(short, where="extra_images")
-        self.places = [(samples, index) for samples, count in parts.values()
+        self.places = [(name, samples, index) for name, (samples, count) in parts.items()
                        for index in spread(len(samples), count)]
 
     def __len__(self) -> int:
         return len(self.places)
 
     def __getitem__(self, index: int) -> ImageSample:
-        samples, place = self.places[index]
+        _, samples, place = self.places[index]
         return samples[place]
+
+    def those_of(self, names: Container[str]) -> frozenset[int]:
+        """Indices of the samples of these data sets."""
+        return frozenset(index for index, (name, _, _) in enumerate(self.places) if name in names)
 
 
 class WalkOccTask:
@@ -168,18 +177,21 @@ class WalkOccTask:
         training: paired samples.
         images: 2D-only samples.
         validation: samples to validate on.
+        clearing: indices of the 2D-only samples that clear space.
     """
 
-    def __init__(self, config: TrainingConfig, training: Samples, images: Images, validation: Samples) -> None:
+    def __init__(self, config: TrainingConfig, training: Samples, images: Images, validation: Samples,
+                 clearing: frozenset[int] = frozenset()) -> None:
         self.config, self.training, self.images, self.validation = config, training, images, validation
+        self.clearing = clearing
 
-    def slots(self, step: int) -> list[Callable[[], ImageSample]]:
-        """The samples of one step, paired ones first; they are read when they are called."""
+    def slots(self, step: int) -> list[tuple[Callable[[], ImageSample], bool]]:
+        """The samples of one step, paired ones first, read when they are called, and whether they clear space."""
         config = self.config
         paired = batch_indices(step, len(self.training), config.batch_size, config.seed)
         alone = batch_indices(step, len(self.images), config.images_per_batch, config.seed, stream=1)
-        return [partial(self.training.__getitem__, i) for i in paired] + [
-            partial(self.images.__getitem__, i) for i in alone]
+        return [*((partial(self.training.__getitem__, i), False) for i in paired),
+                *((partial(self.images.__getitem__, i), i in self.clearing) for i in alone)]
 
     def batch(self, step: int) -> Batch:
         """This process's share: every n-th slot. Depends on nothing but (seed, step)."""
@@ -187,13 +199,13 @@ class WalkOccTask:
         slots = list(enumerate(self.slots(step)))[distributed.rank()::distributed.process_count()]
         return collate([
             make_item(read(), config.network, config.augmentation, np.random.default_rng([config.seed, step, slot]),
-                      rays=config.rays)
-            for slot, read in slots
+                      rays=config.rays, clears=clears)
+            for slot, (read, clears) in slots
         ])
 
     def names(self, step: int) -> str:
         """The samples of a step's whole batch."""
-        return names_of(read() for read in self.slots(step))
+        return names_of(read() for read, _ in self.slots(step))
 
     def validate(self, network: nn.Module) -> tuple[dict[str, Any], str]:
         """Scores on `validation_samples` samples; of a network that takes ranges `cameras_alone` too."""
@@ -220,13 +232,14 @@ def train(config: TrainingConfig, *, resume: bool = False, console: Console | No
     extra = {name: ImageDataset(config.data, name) for name in config.extra_images}
     data = {name: about_split(split) for name, split in {**splits, **extra}.items()}
     images = Picked({name: (extra[name], count) for name, count in config.extra_images.items()})
-    return train_on(config, splits[config.train_split], splits[config.validation_split], images=images, data=data,
-                    resume=resume, console=console)
+    return train_on(config, splits[config.train_split], splits[config.validation_split], images=images,
+                    clearing=images.those_of(config.clearing), data=data, resume=resume, console=console)
 
 
 def train_on(
     config: TrainingConfig, training: Samples, validation: Samples, *, images: Images = (),
-    data: Mapping[str, Mapping[str, Any]] | None = None, resume: bool = False, console: Console | None = None,
+    clearing: frozenset[int] = frozenset(), data: Mapping[str, Mapping[str, Any]] | None = None, resume: bool = False,
+    console: Console | None = None,
 ) -> dict[str, Any]:
     """Train, and write model, log and summary to `config.output`.
 
@@ -235,6 +248,7 @@ def train_on(
     Args:
         training, validation: paired samples; a grid larger than the network's is cut to it.
         images: 2D-only samples, of which each step takes `config.images_per_batch`.
+        clearing: indices of those that clear the space before what they show.
         data: per split what identifies it, such as version and content hash; kept in checkpoint and summary, and a
             checkpoint of a training on other data is refused.
         resume: go on from the checkpoint in `config.output`; without one there, begin.
@@ -253,7 +267,7 @@ def train_on(
                             where="TrainingConfig", fix="Name their splits in extra_images")
     console = quiet(console)
     grid = config.network.output_grid
-    task = WalkOccTask(config, OnGrid(training, grid), images, OnGrid(validation, grid))
+    task = WalkOccTask(config, OnGrid(training, grid), images, OnGrid(validation, grid), clearing)
     about = dict(data or {})
     if config.trunk is not None:
         about[config.trunk.name] = about_trunk(config.trunk)

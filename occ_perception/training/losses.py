@@ -25,7 +25,7 @@ COLUMNS_PER_CHUNK = 256
 """Grid columns per pass: 256 x 14 x 50 floats stay in a core's second-level cache, and no pass copies the volume."""
 
 TERMS = ("occupancy", "depth", "semantics", "trajectory", "consistency", "free_space")
-ALONG_RAYS = {"consistency": consistency_loss, "free_space": free_space_loss}
+ALONG_RAYS = ("consistency", "free_space")
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def walkocc_losses(
         outputs: of `WalkOcc.forward`.
         targets: of `batches.collate`: `labels` uint8 [B, nz, ny, nx], `visible` bool alike, `depth` int64 [N, h, w]
             (range bin or -100), `semantics` int64 [N, h, w], `waypoints` float32 [B, T, 2] (NaN: none), and
-            `ray_pixels, ray_cells, ray_labels, ray_known` for the terms along rays.
+            `ray_pixels, ray_cells, ray_labels, ray_known, ray_clears` for the terms along rays.
         label_weights: [256] weight by label, from `class_weights`.
         average: mean of a count over processes, so that several of them normalise alike.
 
@@ -192,16 +192,17 @@ def walkocc_losses(
         weights = label_weights[labels.long()] * torch.where(targets["visible"], 1.0, config.hidden_weight)
         return focal_cross_entropy(outputs["occupancy"], labels, weights, config.focal_gamma, average)
 
-    def along(rays: Callable[..., Tensor]) -> Callable[[], Tensor]:
-        return lambda: rays(outputs["occupancy"], outputs["depth"], targets["ray_pixels"], targets["ray_cells"],
-                            targets["ray_labels"], targets["ray_known"], average)
+    def along_rays(term: Callable[..., Tensor], *about: str) -> Tensor:
+        return term(outputs["occupancy"], outputs["depth"],
+                    *(targets[f"ray_{name}"] for name in ("pixels", "cells", *about)), average)
 
-    compute = {
+    compute: dict[str, Callable[[], Tensor]] = {
         "occupancy": occupancy,
         "depth": lambda: masked_cross_entropy(outputs["depth"], targets["depth"], average),
         "semantics": lambda: masked_cross_entropy(outputs["semantics"], targets["semantics"], average),
         "trajectory": lambda: trajectory_loss(outputs["trajectory"].float(), targets["waypoints"], average),
-        **{name: along(term) for name, term in ALONG_RAYS.items()},
+        "consistency": lambda: along_rays(consistency_loss, "labels", "known"),
+        "free_space": lambda: along_rays(free_space_loss, "clears"),
     }
     terms = {name: compute[name]() for name in TERMS if getattr(config, name) > 0}
     terms["total"] = torch.stack([getattr(config, name) * value for name, value in terms.items()]).sum()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from occ_perception.datasets.sample import ImageSample, Sample
+from occ_perception.datasets.sample import ImageSample
 from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
 from occ_perception.training.augmentation import NO_AUGMENTATION
 from occ_perception.training.batches import collate, make_item
@@ -28,7 +28,7 @@ def scene() -> dict[str, Tensor]:
     return {
         "occupancy": logits.T.reshape(1, 3, 1, 1, 6), "depth": torch.tensor(RANGES).log().reshape(1, 5, 1, 1),
         "ray_pixels": torch.tensor([[0]]), "ray_cells": torch.tensor([[[0, 1, 2, 3, 4]]], dtype=torch.int32),
-        "ray_labels": torch.tensor([[2]]), "ray_known": torch.tensor([[False]]),
+        "ray_clears": torch.tensor([[True]]),
     }
 
 
@@ -37,28 +37,24 @@ def random_scene(bins: int, kind: torch.dtype = torch.float64) -> dict[str, Tens
     generator = torch.Generator().manual_seed(bins)
     cells = torch.randint(0, 48, (3, 8, bins), generator=generator, dtype=torch.int32)
     cells[torch.rand(cells.shape, generator=generator) < 0.33] = -1
-    labels = torch.randint(1, 4, (3, 8), generator=generator)
-    labels[0, :3] = -100
     return {
         "occupancy": torch.randn(2, 4, 2, 3, 4, generator=generator, dtype=kind),
         "depth": 3 * torch.randn(3, bins, 2, 3, generator=generator, dtype=kind),
-        "ray_pixels": torch.randint(0, 18, (3, 8), generator=generator), "ray_cells": cells, "ray_labels": labels,
-        "ray_known": torch.rand(3, 8, generator=generator) < 0.5,
+        "ray_pixels": torch.randint(0, 18, (3, 8), generator=generator), "ray_cells": cells,
+        "ray_clears": torch.rand(3, 8, generator=generator) < 0.5,
     }
 
 
-def reference(occupancy: Tensor, depth: Tensor, ray_pixels: Tensor, ray_cells: Tensor, ray_labels: Tensor,
-              ray_known: Tensor) -> Tensor:
+def reference(occupancy: Tensor, depth: Tensor, ray_pixels: Tensor, ray_cells: Tensor, ray_clears: Tensor) -> Tensor:
     """The loss bin by bin."""
     voxels = occupancy.permute(0, 2, 3, 4, 1).reshape(-1, occupancy.shape[1])
     pixels = depth.detach().permute(0, 2, 3, 1).reshape(-1, depth.shape[1])
     losses = []
-    for pixel, cells, label, known in zip(ray_pixels.flatten(), ray_cells.flatten(0, 1).tolist(), ray_labels.flatten(),
-                                          ray_known.flatten(), strict=True):
+    for pixel, cells, clears in zip(ray_pixels.flatten(), ray_cells.flatten(0, 1).tolist(), ray_clears.flatten(),
+                                    strict=True):
         D = pixels[pixel].softmax(0)
-        for d, cell in enumerate(cells):
-            if cell >= 0 and label >= 0 and not known and D[2 * (d + 1):].sum() > SURE:
-                losses.append(-voxels[cell].log_softmax(0)[0])
+        losses += [-voxels[cell].log_softmax(0)[0] for d, cell in enumerate(cells)
+                   if clears and cell >= 0 and D[2 * (d + 1):].sum() > SURE]
     return torch.stack(losses).mean()
 
 
@@ -95,8 +91,8 @@ def test_voxels_from_half_the_range_on_and_off_the_ray_get_no_gradient() -> None
     assert (given["occupancy"].grad[0, :, 0, 0].abs().sum(0) > 0).tolist() == [True, True, *[False] * 4]
 
 
-@pytest.mark.parametrize(("name", "value"), [("ray_known", True), ("ray_labels", -100), ("ray_cells", -1)])
-def test_rays_of_known_range_without_a_label_or_outside_do_not_count(name: str, value: int) -> None:
+@pytest.mark.parametrize(("name", "value"), [("ray_clears", False), ("ray_cells", -1)])
+def test_rays_that_do_not_clear_and_cells_outside_do_not_count(name: str, value: int) -> None:
     one = free_space_loss(**scene()).item()
     both = {key: tensor.repeat(1, 2, *[1] * (tensor.ndim - 2)) if key.startswith("ray_") else tensor
             for key, tensor in scene().items()}
@@ -115,21 +111,22 @@ def test_bfloat16_gives_nearly_the_same() -> None:
 
 
 def test_images_alone_clear_what_stands_before_what_they_show(
-    small: WalkOccConfig, samples: Sequence[Sample], image_samples: Sequence[ImageSample]
+    small: WalkOccConfig, image_samples: Sequence[ImageSample]
 ) -> None:
     torch.manual_seed(0)
     network = WalkOcc(small)
     only = LossConfig(occupancy=0.0, depth=0.0, semantics=0.0, trajectory=0.0, free_space=1.0)
     optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
 
-    def loss_of(sample: ImageSample) -> Tensor:
-        inputs, targets = collate([make_item(sample, small, NO_AUGMENTATION, np.random.default_rng(0), rays=60)])
+    def loss_of(sample: ImageSample, clears: bool = True) -> Tensor:
+        inputs, targets = collate([
+            make_item(sample, small, NO_AUGMENTATION, np.random.default_rng(0), rays=60, clears=clears)])
         return walkocc_losses(network(**inputs), targets, torch.ones(256), only)["total"]
 
     assert loss_of(image_samples[0]).item() == 0.0, "an untrained network is not sure of any range"
     with torch.no_grad():
         network.depth.bias[-1] = 20.0  # now it is, and takes all to be far
-    assert loss_of(samples[0]).item() == 0.0, "paired samples have labels of voxels"
+    assert loss_of(image_samples[0], clears=False).item() == 0.0
     first = loss_of(image_samples[0]).item()
     for _ in range(30):
         optimiser.zero_grad()

@@ -146,7 +146,8 @@ def test_images_alone_change_no_loss_and_no_gradient_but_those_of_the_image(
     small: WalkOccConfig, samples: Sequence[Sample], image_samples: Sequence[ImageSample]
 ) -> None:
     def losses_of(batch: Sequence[ImageSample]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        items = [make_item(sample, small, NO_AUGMENTATION, np.random.default_rng(0), rays=20) for sample in batch]
+        items = [make_item(sample, small, NO_AUGMENTATION, np.random.default_rng(0), rays=20,
+                           clears=sample not in samples) for sample in batch]
         outputs = random_outputs(small, len(batch))
         terms = walkocc_losses(outputs, collate(items)[1], WEIGHTS, WITH_RAYS)
         return terms, outputs

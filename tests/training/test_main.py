@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from occ_perception import cli
 from occ_perception.networks.walkocc import WalkOcc, WalkOccConfig
 from occ_perception.training import __main__ as commands
+from occ_perception.training.augmentation import WORN_SCANS
 from occ_perception.training.checkpoint import save_tensors
 from occ_perception.training.loop import TrainingConfig
 from occ_perception.training.runner import CHECKPOINT, Interrupted
@@ -34,15 +35,16 @@ def configs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_walkocc_takes_2d_only_splits_rays_and_a_trunk(tmp_path: Path, configs: list[Any]) -> None:
     status, said = invoke(
         "walkocc", tmp_path, tmp_path / "out", "--size", "small", "--steps", 9, "--images", "night=30",
-        "--images", "day=20", "--images-per-batch", 2, "--rays", 64, "--consistency", "0.5", "--free-space", "0.25",
-        "--schedule", "step", "--trunk", tmp_path / "trunk.safetensors", "--calibration-samples", 200,
+        "--images", "day=20", "--images-per-batch", 2, "--rays", 64, "--consistency", "0.5", "--clear", "day",
+        "--worn-scans", "--schedule", "step", "--trunk", tmp_path / "trunk.safetensors", "--calibration-samples", 200,
         "--validation-samples", 7, "--resume")
     assert (status, said) == (0, "")
     [(config, resume)] = configs
     assert isinstance(config, TrainingConfig)
     assert config.extra_images == {"night": 30, "day": 20}
     assert (config.images_per_batch, config.rays) == (2, 64)
-    assert (config.loss.consistency, config.loss.free_space) == (0.5, 0.25)
+    assert (config.loss.consistency, config.loss.free_space, config.clearing) == (0.5, 1.0, ("day",))
+    assert config.augmentation == WORN_SCANS
     assert (config.calibration_samples, config.validation_samples) == (200, 7)
     assert (config.schedule, config.trunk, resume) == ("step", tmp_path / "trunk.safetensors", True)
     assert config.network == WalkOccConfig.small()

@@ -12,6 +12,7 @@ from pathlib import Path
 from occ_perception.errors import ConfigurationError
 from occ_perception.geometry import SIDEWALK_GRID
 from occ_perception.networks.walkocc import WalkOccConfig
+from occ_perception.training import free_space
 from occ_perception.training.experiments.scale import Scale
 from occ_perception.training.loop import TrainingConfig
 from occ_perception.training.losses import LossConfig
@@ -23,8 +24,6 @@ TRUTH_CELL_M = float(SIDEWALK_GRID.cell[0])
 CONSISTENCY = 0.7
 """Weight of the 2D-3D consistency loss in Eq. 6; the paper gives none. Chosen on `val` with an earlier form of the
 loss: 0.5 and 1 did about alike, 2 worse."""
-FREE_SPACE = 1.0
-"""Weight of the loss of free space, beyond the paper. No other was tried; it was looked at on `val_embodiments`."""
 PATHS = "paths"
 """Split on which paths alone are scored, always on the truth as it was simulated (`TRUTH_CELL_M`)."""
 WITH_LIDAR = "+lidar"
@@ -46,6 +45,7 @@ class Row:
         title: for people.
         losses: terms beside occupancy and trajectory: depth, semantics, consistency, free_space.
         images: share of the scale's number of 2D-only images that is taken from each split.
+        clearing: those of these splits whose images clear the space before what they show.
         seeds: one training each.
         splits: what it is scored on.
         pseudo: learns from pseudo-labels, and calibrates on some; scored on the truth as all are.
@@ -60,6 +60,7 @@ class Row:
     title: str
     losses: tuple[str, ...] = _LOSSES
     images: Mapping[str, float] = field(default_factory=dict)
+    clearing: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     splits: tuple[str, ...] = EVERYWHERE
     pseudo: bool = False
@@ -79,7 +80,7 @@ class Row:
         if self.trajectory_only:
             return LossConfig.trajectory_only()
         weights = {"depth": LossConfig.depth, "semantics": LossConfig.semantics, "consistency": CONSISTENCY,
-                   "free_space": FREE_SPACE}
+                   "free_space": free_space.WEIGHT}
         return LossConfig(**{name: weight if name in self.losses else 0.0 for name, weight in weights.items()})
 
     def training(self, scale: Scale, seed: int, *, data: Path, output: Path, trunk: Path | None,
@@ -92,7 +93,7 @@ class Row:
             learning_rate=scale.learning_rate, seed=seed, bfloat16=scale.bfloat16, device=scale.device,
             threads=threads, loaders=loaders, checkpoint_minutes=scale.checkpoint_minutes,
             validate_every=scale.steps + 1, calibration_samples=scale.calibration_samples, loss=self.loss(),
-            extra_images=images, images_per_batch=scale.images_per_batch if images else 0,
+            extra_images=images, clearing=self.clearing, images_per_batch=scale.images_per_batch if images else 0,
             rays=scale.rays if self.loss().along_rays else 0,
         )
 
@@ -136,7 +137,8 @@ ROWS: dict[str, Row] = {row.name: row for row in (
     Row("monoscene", "MonoScene", losses=(), seeds=THREE_SEEDS, monoscene=True),
     Row("flashocc", "FlashOcc", losses=("depth",), seeds=THREE_SEEDS),
     Row("walkocc_paired", "WalkOCC w/o 2D", seeds=THREE_SEEDS, splits=(*EVERYWHERE, PATHS)),
-    Row("walkocc", "WalkOCC", losses=(*_LOSSES, "free_space"), images=_NIGHT_AND_BODIES, seeds=THREE_SEEDS),
+    Row("walkocc", "WalkOCC", losses=(*_LOSSES, "free_space"), images=_NIGHT_AND_BODIES, seeds=THREE_SEEDS,
+        clearing=("images_embodiments",)),
     Row("trajectory_only", "WalkOCC w/o occupancy supervision", losses=(), seeds=THREE_SEEDS, splits=(PATHS,),
         trajectory_only=True),
     Row("occupancy_only", "occupancy loss alone", losses=(), splits=IN_DOMAIN),

@@ -140,7 +140,7 @@ _TABLE1 = ("iou", "miou", *_CLASSES)
 _SAME = "Simulated worlds, so only relations can be compared with the paper, whose recordings are not public."
 _VISIBLE = "Voxels that some sensor saw count; IoU is of occupied against free, mIoU the mean over classes."
 _ONE_SEED = "One training each: intervals are over scenes, not over seeds."
-_FREE_SPACE = "WalkOCC's 2D-only images also clear the space before what they show: a loss beyond the paper."
+_FREE_SPACE = "WalkOCC's images of other bodies also clear the space before what they show: a loss beyond the paper."
 
 TABLE1 = TableSpec(
     "table1", "Occupancy by method, in the domain of training",
@@ -294,7 +294,7 @@ LIDAR = TableSpec(
                  Comparison("lidar", "walkocc_paired", ("miou", "iou", "night_miou", "night_iou"))),
     measure="points",
     seeds=(0,),
-    notes=(_SAME, _VISIBLE, _ONE_SEED, "One network; in training its scans were missing, thinned and moved."),
+    notes=(_SAME, _VISIBLE, _ONE_SEED, "One network; in training its scans were missing at random."),
 )
 
 PSEUDO = TableSpec(

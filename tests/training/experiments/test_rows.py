@@ -8,7 +8,7 @@ import pytest
 
 from occ_perception.errors import ConfigurationError
 from occ_perception.geometry import SIDEWALK_GRID
-from occ_perception.training.experiments.rows import FREE_SPACE, LABELLED, ROWS, TRUTH_CELL_M, Row, get_row
+from occ_perception.training.experiments.rows import LABELLED, ROWS, TRUTH_CELL_M, Row, get_row
 from occ_perception.training.experiments.scale import SCALES, Scale, get_scale
 from occ_perception.training.loop import TrainingConfig
 
@@ -50,8 +50,8 @@ def test_rows_differ_in_what_their_names_say_and_nothing_else() -> None:
     assert {loss.occupancy for loss in losses.values()} == {losses["flashocc"].occupancy}
     assert {loss.trajectory for loss in losses.values()} == {losses["flashocc"].trajectory}
     walkocc, paired = training(ROWS["walkocc"], scale), training(ROWS["walkocc_paired"], scale)
-    assert replace(walkocc, extra_images={}, images_per_batch=0, loss=paired.loss) == paired
-    assert walkocc.loss == replace(paired.loss, free_space=FREE_SPACE), "it acts on images alone"
+    assert replace(walkocc, extra_images={}, clearing=(), images_per_batch=0, loss=paired.loss) == paired
+    assert (walkocc.loss, walkocc.clearing) == (replace(paired.loss, free_space=1.0), ("images_embodiments",))
     assert walkocc.extra_images == {"images_night": 480, "images_embodiments": 480}
     monoscene, flashocc = training(ROWS["monoscene"], scale), training(ROWS["flashocc"], scale)
     assert (monoscene.network.lifter, monoscene.network.space) == ("line_of_sight", "volume")
