@@ -118,7 +118,7 @@ def worn_scan(points_m: NDArray[np.float32], T_base_lidar: NDArray[np.float64] |
     if rng.random() < config.lidar_dropout:
         return points_m[:0]
     points_m = points_m[np.isfinite(points_m).all(1)]
-    if T_base_lidar is not None and rng.random() < config.lidar_rows:
+    if T_base_lidar is not None and config.lidar_rows > 0 and rng.random() < config.lidar_rows:
         points_m = points_m[_in_rows(points_m, T_base_lidar, config, rng)]
     else:
         points_m = points_m[rng.random(len(points_m)) < rng.uniform(config.lidar_thinning, 1.0)]
